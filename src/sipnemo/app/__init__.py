@@ -1,0 +1,1 @@
+"""Commands, configuration and what an operator sees. Open `cli.py` first."""

@@ -1,0 +1,1 @@
+"""Whole topologies on one machine: namespaces, delay lines, events, report. Open `topology.py` first."""

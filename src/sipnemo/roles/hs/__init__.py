@@ -1,0 +1,1 @@
+"""The SIP-HS, one story a file. Open `node.py` first."""

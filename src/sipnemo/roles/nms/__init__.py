@@ -1,0 +1,1 @@
+"""The SIP-NMS, one story a file. Open `node.py` first."""

@@ -1,0 +1,1 @@
+"""SDP, order kept: parse, print and move to another address. Open `description.py` first."""
