@@ -54,7 +54,7 @@ class Link(NamedTuple):
     """The present state of one network interface; sent at start and on every change (rtnetlink)."""
 
     name: str
-    index: int
+    ifindex: int
     "0 when the interface does not exist (any more)."
 
     up: bool
