@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from sipnemo.media.flow import FlowKey, MediaFlow, MediaPath
+from sipnemo.sip.actions import Lookup as Lookup
+from sipnemo.sip.actions import Send as Send
 from sipnemo.sip.flow import Flow, Local
 
 # ---------------------------------------------------------------------------------------------------------- inputs
@@ -108,13 +110,6 @@ Input = Received | SendFailed | Closed | Answer | Link | Learned | Counted | Sto
 # --------------------------------------------------------------------------------------------------------- actions
 
 
-class Send(NamedTuple):
-    """Send these octets on this flow; on a stream transport the shell connects when no connection is open."""
-
-    data: bytes
-    flow: Flow
-
-
 class Listen(NamedTuple):
     """Open a socket (UDP) or a listener (TCP, TLS). An address that is not there yet is retried by the shell."""
 
@@ -125,14 +120,6 @@ class Unlisten(NamedTuple):
     """Close the socket or listener and the connections that started from it."""
 
     local: Local
-
-
-class Lookup(NamedTuple):
-    """Ask DNS; `kind` is NAPTR, SRV, A or AAAA. Answered by `Answer`."""
-
-    ticket: int
-    name: str
-    kind: str
 
 
 class AddFlows(NamedTuple):

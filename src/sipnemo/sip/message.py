@@ -1,0 +1,278 @@
+"""A SIP message: raw header lines, typed when asked (RFC 3261 §7).
+
+Header lines stay as they came and are handed on untouched; only what identifies transaction and dialog is read at
+once. Text is Latin-1, one character per octet, so that every octet survives.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sipnemo.sip.errors import REASONS
+
+COMPACT: Final = {
+    "a": "accept-contact",
+    "b": "referred-by",
+    "c": "content-type",
+    "d": "request-disposition",
+    "e": "content-encoding",
+    "f": "from",
+    "i": "call-id",
+    "j": "reject-contact",
+    "k": "supported",
+    "l": "content-length",
+    "m": "contact",
+    "o": "event",
+    "r": "refer-to",
+    "s": "subject",
+    "t": "to",
+    "u": "allow-events",
+    "v": "via",
+    "x": "session-expires",
+    "y": "identity",
+}
+"RFC 3261 §7.3.3 and the registry of compact forms."
+
+_PRINTED: Final = {
+    "via": "Via",
+    "from": "From",
+    "to": "To",
+    "call-id": "Call-ID",
+    "cseq": "CSeq",
+    "contact": "Contact",
+    "route": "Route",
+    "record-route": "Record-Route",
+    "max-forwards": "Max-Forwards",
+    "content-length": "Content-Length",
+    "content-type": "Content-Type",
+    "www-authenticate": "WWW-Authenticate",
+    "rack": "RAck",
+    "rseq": "RSeq",
+    "min-se": "Min-SE",
+}
+
+
+def printed(name: str) -> str:
+    """A header's canonical (lower-case) name as people write it."""
+    known = _PRINTED.get(name)
+    return known if known is not None else "-".join(part.capitalize() for part in name.split("-"))
+
+
+def split_list(value: str) -> list[str]:
+    """The elements of a comma-separated header value, commas in quotes and angle brackets respected."""
+    if "," not in value:
+        return [value]
+    parts: list[str] = []
+    start = depth = 0
+    quoted = escaped = False
+    for i, char in enumerate(value):
+        if escaped:
+            escaped = False
+        elif quoted:
+            if char == "\\":
+                escaped = True
+            elif char == '"':
+                quoted = False
+        elif char == '"':
+            quoted = True
+        elif char == "<":
+            depth += 1
+        elif char == ">":
+            depth = max(0, depth - 1)
+        elif char == "," and depth == 0:
+            parts.append(value[start:i].strip())
+            start = i + 1
+    parts.append(value[start:].strip())
+    return [part for part in parts if part]
+
+
+def parameter(value: str, name: str) -> str | None:
+    """The value of `;name=value` behind the URI of a header value; "" when it has none, None when it is absent."""
+    at = value.rfind(">")
+    for part in value[at + 1 :].split(";")[0 if at >= 0 else 1 :]:
+        key, _, text = part.partition("=")
+        if key.strip().lower() == name:
+            return text.strip()
+    return None
+
+
+def tag_of(value: str) -> str:
+    """The tag of a From or To value, "" when it has none."""
+    at = value.find(";tag=", value.rfind(">") + 1)
+    if at >= 0:
+        end = value.find(";", at + 5)
+        return (value[at + 5 :] if end < 0 else value[at + 5 : end]).strip()
+    return parameter(value, "tag") or "" if ";" in value else ""
+
+
+def uri_of(value: str) -> str:
+    """The URI inside a name-addr or addr-spec value (RFC 3261 §20.10), as text."""
+    close = value.rfind(">")
+    if close < 0:
+        return value.split(";", 1)[0].strip()
+    if value.startswith('"'):  # a display name may hold "<"
+        at = 1
+        while at < len(value) and value[at] != '"':
+            at += 2 if value[at] == "\\" else 1
+        return value[value.find("<", at) + 1 : close]
+    return value[value.find("<") + 1 : close]
+
+
+class Message:
+    """What requests and responses share. `names[i]` is the canonical name of `lines[i]`, a whole raw line."""
+
+    __slots__ = (
+        "body",
+        "branch",
+        "call_id",
+        "cseq",
+        "cseq_method",
+        "from_tag",
+        "lines",
+        "names",
+        "to_tag",
+    )
+
+    def __init__(self, names: list[str], lines: list[str], body: str) -> None:
+        self.names = names
+        self.lines = lines
+        self.body = body
+        self.branch = ""
+        "Of the topmost Via."
+        self.call_id = ""
+        self.from_tag = ""
+        self.to_tag = ""
+        self.cseq = 0
+        self.cseq_method = ""
+
+    def value(self, name: str) -> str:
+        """The first header of that canonical name, without surrounding white space; "" when absent."""
+        names = self.names
+        if name not in names:
+            return ""
+        line = self.lines[names.index(name)]
+        return line[line.index(":") + 1 :].strip()
+
+    def values(self, name: str) -> list[str]:
+        """All elements of the headers of that name, comma-separated ones taken apart, in order."""
+        if name not in self.names:
+            return []
+        found: list[str] = []
+        for known, line in zip(self.names, self.lines, strict=True):
+            if known == name:
+                found += split_list(line[line.index(":") + 1 :].strip())
+        return found
+
+    def has_token(self, name: str, token: str) -> bool:
+        """Whether a list header (Supported, Require, Allow, …) names this token, case ignored."""
+        return any(value.partition(";")[0].strip().lower() == token for value in self.values(name))
+
+    def set(self, name: str, value: str) -> None:
+        """Replace the first header of that name, or append one."""
+        line = f"{printed(name)}: {value}"
+        if name in self.names:
+            self.lines[self.names.index(name)] = line
+        else:
+            self.names.append(name)
+            self.lines.append(line)
+
+    def push(self, name: str, value: str) -> None:
+        """Insert above the first header of that name, or at the top."""
+        at = self.names.index(name) if name in self.names else 0
+        self.names.insert(at, name)
+        self.lines.insert(at, f"{printed(name)}: {value}")
+
+    def remove(self, name: str) -> None:
+        """Delete every header of that name."""
+        while name in self.names:
+            at = self.names.index(name)
+            del self.names[at]
+            del self.lines[at]
+
+    def pop(self, name: str) -> str:
+        """Take the topmost element of a list header off and return it ("" when there is none)."""
+        if name not in self.names:
+            return ""
+        at = self.names.index(name)
+        line = self.lines[at]
+        first, *rest = split_list(line[line.index(":") + 1 :].strip()) or [""]
+        if rest:
+            self.lines[at] = f"{printed(name)}: {', '.join(rest)}"
+        else:
+            del self.names[at]
+            del self.lines[at]
+        return first
+
+    @property
+    def start_line(self) -> str:
+        raise NotImplementedError
+
+    def encode(self) -> bytes:
+        """The octets to send; Content-Length is set from the body."""
+        self.set("content-length", str(len(self.body)))
+        return "\r\n".join((self.start_line, *self.lines, "", self.body)).encode("latin-1")
+
+
+class Request(Message):
+    """A request (RFC 3261 §7.1)."""
+
+    __slots__ = ("method", "uri")
+
+    def __init__(self, method: str, uri: str, names: list[str], lines: list[str], body: str) -> None:
+        super().__init__(names, lines, body)
+        self.method = method
+        self.uri = uri
+
+    @property
+    def start_line(self) -> str:
+        """The Request-Line."""
+        return f"{self.method} {self.uri} SIP/2.0"
+
+    def copy(self) -> Request:
+        """An independent copy that may be edited."""
+        twin = Request(self.method, self.uri, self.names[:], self.lines[:], self.body)
+        twin.branch, twin.call_id, twin.from_tag = self.branch, self.call_id, self.from_tag
+        twin.to_tag, twin.cseq, twin.cseq_method = self.to_tag, self.cseq, self.cseq_method
+        return twin
+
+
+class Response(Message):
+    """A response (RFC 3261 §7.2)."""
+
+    __slots__ = ("reason", "status")
+
+    def __init__(self, status: int, reason: str, names: list[str], lines: list[str], body: str) -> None:
+        super().__init__(names, lines, body)
+        self.status = status
+        self.reason = reason
+
+    @property
+    def start_line(self) -> str:
+        """The Status-Line."""
+        return f"SIP/2.0 {self.status} {self.reason}"
+
+
+_ECHOED: Final = frozenset(("via", "from", "call-id", "cseq"))
+
+
+def reply(
+    request: Request,
+    status: int,
+    reason: str = "",
+    *,
+    to_tag: str = "",
+    headers: tuple[str, ...] = (),
+    body: str = "",
+) -> bytes:
+    """A response to this request (RFC 3261 §8.2.6); `headers` are whole lines, Content-Type among them."""
+    lines = [f"SIP/2.0 {status} {reason or REASONS.get(status, 'Unknown')}"]
+    for name, line in zip(request.names, request.lines, strict=True):
+        if name in _ECHOED:
+            lines.append(line)
+        elif name == "to":
+            lines.append(line if request.to_tag or not to_tag else f"{line};tag={to_tag}")
+        elif name == "timestamp" and status == 100:
+            lines.append(line)
+    lines += headers
+    lines.append(f"Content-Length: {len(body)}\r\n\r\n{body}")
+    return "\r\n".join(lines).encode("latin-1")

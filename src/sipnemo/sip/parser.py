@@ -1,0 +1,200 @@
+"""Octets to messages (RFC 3261 §7, §25). Raises only ParseError, which knows its own answer.
+
+Two depths, because a gateway hands most headers on unread: `parse` reads the start line, cuts the headers and reads
+what identifies transaction and dialog; it is strict about those, since a mistake there makes two elements disagree
+about which message belongs to what. Everything else is checked by whoever uses it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from sipnemo.sip.errors import ParseError
+from sipnemo.sip.message import COMPACT, Message, Request, Response, tag_of
+
+_TOKEN: Final = r"[A-Za-z0-9.!%*_+`'~-]+"
+_HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
+_REQUEST_LINE: Final = re.compile(rf"({_TOKEN}) ([A-Za-z][A-Za-z0-9+.-]*:[^ \t<>]+) SIP/(\d+\.\d+)")
+_STATUS_LINE: Final = re.compile(r"SIP/2\.0 (\d{3}) (.*)", re.S)
+_CSEQ: Final = re.compile(rf"(\d{{1,10}})[ \t]+({_TOKEN})")
+_VIA: Final = re.compile(
+    rf"SIP[ \t]*/[ \t]*2\.0[ \t]*/[ \t]*{_TOKEN}[ \t]+{_HOST}[ \t]*(?::[ \t]*\d+)?[ \t]*"
+    rf"(?:;[ \t]*{_TOKEN}[ \t]*(?:=[ \t]*(?:{_TOKEN}|{_HOST}|\"[^\"]*\")[ \t]*)?)*(?:,.*)?",
+    re.I | re.S,
+)
+_BRANCH: Final = re.compile(r";[ \t]*branch[ \t]*=[ \t]*([^;,\s]+)", re.I)
+_ADDRESS: Final = re.compile(
+    r"""(?:"(?:[^"\\]|\\.)*"[ \t]*<[^<>\s]+>|[^"<>;,]*<[^<>\s]+>|[A-Za-z][A-Za-z0-9+.-]*:[^\s<>",;?]+)[ \t]*(?:;.*)?""",
+    re.S,
+)
+# The shapes that nearly every message has, read in one go from the whole line; what differs goes the long way.
+_USUAL_VIA: Final = re.compile(rf"[^:]+: SIP/2\.0/[A-Z]+ {_HOST}(?::\d+)?(?:;rport)?;branch=([^;,\s]+)(?:;[\w.=]+)*")
+_USUAL_ADDRESS: Final = re.compile(r'[^:]+: (?:"[^"\\]*" ?|[\w ]*)<[^<>\s]+>(?:;tag=([^;,\s"]+))?')
+_USUAL_CSEQ: Final = re.compile(r"[^:]+: (\d{1,9}) ([A-Z]+)")
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_FOLD: Final = re.compile(r"[ \t]*\r\n[ \t]+")
+_NEEDED: Final = ("via", "from", "to", "call-id", "cseq")
+_SINGLE: Final = frozenset(("from", "to", "call-id", "cseq", "content-length", "max-forwards"))
+MAX_CSEQ: Final = 2**31 - 1
+
+_spelled: Final[dict[str, str]] = {}
+"Every spelling met and its canonical name; bounded, so that made-up names cannot fill the memory."
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is too much to read (RFC 3261 §21.4.11, §21.5.14)."""
+
+    message: int = 65_535
+    "Octets of a whole message; beyond: 513."
+
+    headers: int = 256
+    "Header lines; beyond: 513."
+
+    body: int = 60_000
+    "Octets of a body; beyond: 413."
+
+
+LIMITS: Final = Limits()
+
+
+def canonical(name: str) -> str:
+    """A header's name in lower case, its compact form spelt out."""
+    key = name.strip().lower()
+    key = COMPACT.get(key, key)
+    if len(_spelled) < 2048 and len(name) < 64:
+        _spelled[name] = key
+    return key
+
+
+def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
+    """The message in one datagram or one frame of a stream; octets behind its Content-Length are ignored (§18.3)."""
+    text = data.decode("latin-1")
+    if text.startswith("\r\n"):
+        text = text.lstrip("\r\n")
+    head, end, body = text.partition("\r\n\r\n")
+    if not end:
+        head, body = text.rstrip("\r\n"), ""
+    if "\r\n " in head or "\r\n\t" in head:
+        head = _FOLD.sub(" ", head)
+    lines = head.split("\r\n")
+    start = lines.pop(0)
+    names: list[str] = []
+    known = _spelled
+    malformed = ""
+    for line in lines:
+        name = line[: line.find(":")]
+        key = known.get(name)
+        if key is None:
+            if ":" not in line or not name.strip() or " " in name.strip():
+                malformed = "Malformed header line"
+            key = canonical(name)
+        names.append(key)
+    message: Request | Response
+    if start.startswith("SIP/"):
+        status = _STATUS_LINE.fullmatch(start)
+        if status is None or not 100 <= int(status[1]) <= 699:
+            raise ParseError("Malformed Status-Line")
+        message = Response(int(status[1]), status[2], names, lines, body)
+    else:
+        message = _request(start, names, lines, body)
+    if malformed or not end:
+        raise ParseError(malformed or "No end of headers", message=_answerable(message))
+    _identify(message)
+    if len(data) > limits.message or len(lines) > limits.headers:
+        raise ParseError("Message Too Large", 513, _answerable(message))
+    _cut_body(message, limits)
+    return message
+
+
+def _request(start: str, names: list[str], lines: list[str], body: str) -> Request:
+    match = _REQUEST_LINE.fullmatch(start)
+    if match is not None and match[3] == "2.0":
+        if "%" in match[2] and _BAD_ESCAPE.search(match[2]):
+            raise ParseError(
+                "Bad escape in Request-URI", message=_answerable(Request(match[1], match[2], names, lines, body))
+            )
+        return Request(match[1], match[2], names, lines, body)
+    words = start.split()
+    if len(words) < 2 or ":" in words[0]:
+        raise ParseError("Not a SIP message")
+    broken = _answerable(Request(words[0], words[1], names, lines, body))
+    if match is not None or (len(words) == 3 and re.fullmatch(r"SIP/\d+\.\d+", words[2]) and words[2] != "SIP/2.0"):
+        raise ParseError("Version Not Supported", 505, broken)
+    raise ParseError("Malformed Request-Line", message=broken)
+
+
+def _answerable(message: Message) -> Message | None:
+    """The message if a response to it can be addressed (it is a request with a Via), else None."""
+    if not isinstance(message, Request) or message.method == "ACK" or "via" not in message.names:
+        return None
+    message.branch = _branch(message.value("via"))
+    message.call_id = message.value("call-id")
+    message.from_tag = tag_of(message.value("from"))
+    message.to_tag = tag_of(message.value("to"))
+    message.cseq_method = message.method
+    return message
+
+
+def _branch(via: str) -> str:
+    found = _BRANCH.search(via.partition(",")[0])
+    return found[1] if found else ""
+
+
+def _identify(message: Request | Response) -> None:
+    """Read Via, From, To, Call-ID and CSeq, strictly."""
+    names, lines = message.names, message.lines
+    for name in _NEEDED:
+        if name not in names:
+            raise ParseError(f"Missing {name.title()} header", message=_answerable(message))
+    if len(names) != len(set(names)):
+        for name in _SINGLE:
+            if names.count(name) > 1:
+                raise ParseError(f"More than one {name.title()} header", message=_answerable(message))
+    usual = _USUAL_VIA.fullmatch(lines[names.index("via")])
+    message.branch = usual[1] if usual is not None else _unusual_via(message)
+    usual = _USUAL_ADDRESS.fullmatch(lines[names.index("from")])
+    message.from_tag = (usual[1] or "") if usual is not None else _unusual_address(message, "from")
+    usual = _USUAL_ADDRESS.fullmatch(lines[names.index("to")])
+    message.to_tag = (usual[1] or "") if usual is not None else _unusual_address(message, "to")
+    cseq = _USUAL_CSEQ.fullmatch(lines[names.index("cseq")]) or _CSEQ.fullmatch(message.value("cseq"))
+    if cseq is None or int(cseq[1]) > MAX_CSEQ:
+        raise ParseError("Malformed CSeq header", message=_answerable(message))
+    message.cseq = int(cseq[1])
+    message.cseq_method = cseq[2]
+    message.call_id = message.value("call-id")
+    if not message.call_id:
+        raise ParseError("Empty Call-ID header", message=_answerable(message))
+    if isinstance(message, Request) and message.cseq_method != message.method:
+        raise ParseError("CSeq method does not match the Request-Line", message=_answerable(message))
+
+
+def _unusual_via(message: Message) -> str:
+    via = message.value("via")
+    if _VIA.fullmatch(via) is None:
+        raise ParseError("Malformed Via header")
+    return _branch(via)
+
+
+def _unusual_address(message: Message, name: str) -> str:
+    value = message.value(name)
+    if _ADDRESS.fullmatch(value) is None:
+        raise ParseError("Malformed From or To header", message=_answerable(message))
+    return tag_of(value)
+
+
+def _cut_body(message: Request | Response, limits: Limits) -> None:
+    """Hold the body against Content-Length (§18.3); a datagram may leave the header out."""
+    length = message.value("content-length")
+    if length:
+        if not length.isdecimal() or not length.isascii():
+            raise ParseError("Malformed Content-Length header", message=_answerable(message))
+        size = int(length) if len(length) < 10 else limits.message + 1
+        if size > len(message.body):
+            raise ParseError("Body shorter than Content-Length", message=_answerable(message))
+        if size < len(message.body):
+            message.body = message.body[:size]
+    if len(message.body) > limits.body:
+        raise ParseError("Request Entity Too Large", 413, _answerable(message))

@@ -1,0 +1,346 @@
+"""The four machines of RFC 3261 §17, with RFC 6026's corrections. No branch lookup: `transaction_layer.py` has it.
+
+Each machine reads like its figure. A machine sends by appending to the layer's outbox, tells its user what arrived,
+and takes itself out of the layer when it terminates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, Protocol
+
+from sipnemo.sip.actions import Send
+from sipnemo.sip.flow import Flow
+from sipnemo.sip.message import Request, Response
+from sipnemo.sip.timers import T1, T2, T4, TIMEOUT, TIMER_D, Timer
+
+if TYPE_CHECKING:
+    from sipnemo.sip.transaction_layer import TransactionLayer
+
+
+class State(IntEnum):
+    """States of all four figures; TRYING, CONFIRMED and ACCEPTED exist in some only."""
+
+    CALLING = 0
+    TRYING = 1
+    PROCEEDING = 2
+    COMPLETED = 3
+    CONFIRMED = 4
+    ACCEPTED = 5
+    TERMINATED = 6
+
+
+CALLING: Final = State.CALLING
+TRYING: Final = State.TRYING
+PROCEEDING: Final = State.PROCEEDING
+COMPLETED: Final = State.COMPLETED
+CONFIRMED: Final = State.CONFIRMED
+ACCEPTED: Final = State.ACCEPTED
+TERMINATED: Final = State.TERMINATED
+
+
+class ClientUser(Protocol):
+    """Who sent a request: the transaction user of a client transaction (§17.1)."""
+
+    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
+        """A response that is not a retransmission, or a further 2xx to an INVITE (RFC 6026 §7.2)."""
+
+    def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
+        """No final response: 408 nothing came in time, 503 the transport failed (§8.1.3.1)."""
+
+
+class ClientTransaction:
+    """A request of ours and its responses (figures 5 and 6)."""
+
+    __slots__ = ("_resend", "_timeout", "branch", "data", "flow", "interval", "key", "layer", "method", "state", "user")
+
+    def __init__(
+        self, layer: TransactionLayer, user: ClientUser, branch: str, method: str, data: bytes, flow: Flow
+    ) -> None:
+        self.layer = layer
+        self.user = user
+        self.branch = branch
+        self.method = method
+        self.key = branch + method
+        self.data = data
+        "The request as sent: repeated octet for octet."
+        self.flow = flow
+        self.interval = T1
+        self.state = CALLING if method == "INVITE" else TRYING
+        self._resend: Timer | None = None
+        self._timeout: Timer | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a final response has come, or never will."""
+        return self.state >= COMPLETED
+
+    def start(self, now: float) -> None:
+        """Send the request; Timer A or E repeats it, B or F gives up (§17.1.1.2, §17.1.2.2)."""
+        layer = self.layer
+        layer.out.append(Send(self.data, self.flow))
+        if not self.flow.reliable:
+            self._resend = layer.timers.set(now + T1, self._repeat)
+        self._timeout = layer.timers.set(now + TIMEOUT, self._expire)
+
+    def receive(self, response: Response, now: float) -> None:
+        """Take in a response that carries this transaction's branch."""
+        raise NotImplementedError
+
+    def give_up(self, status: int, now: float) -> None:
+        """Tell the user that no final response will come, once."""
+        if self.state < COMPLETED:
+            self.terminate()
+            self.user.on_failure(self, status, now)
+
+    def abandon(self) -> None:
+        """Forget the request: its path is dead, or another attempt has won; late responses are strays."""
+        self.terminate()
+
+    def terminate(self) -> None:
+        """Leave the layer."""
+        self.state = TERMINATED
+        self._stop()
+        self.layer.forget_client(self)
+
+    def _stop(self) -> None:
+        if self._resend is not None:
+            self._resend.cancel()
+            self._resend = None
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
+
+    def _repeat(self, now: float) -> None:
+        raise NotImplementedError
+
+    def _expire(self, now: float) -> None:
+        self.give_up(408, now)
+
+    def _linger(self, now: float, span: float) -> None:
+        """Absorb retransmissions for this long, then terminate (Timers D, K and M)."""
+        self._stop()
+        if span <= 0:
+            self.terminate()
+        else:
+            self._timeout = self.layer.timers.set(now + span, self._end)
+
+    def _end(self, now: float) -> None:
+        self.terminate()
+
+
+class InviteClient(ClientTransaction):
+    """Figure 5 with RFC 6026 §7.2: Calling, Proceeding, Accepted, Completed."""
+
+    __slots__ = ()
+
+    def receive(self, response: Response, now: float) -> None:
+        """Take in a response to the INVITE."""
+        status = response.status
+        match self.state:
+            case State.CALLING | State.PROCEEDING if status < 200:
+                self.state = PROCEEDING
+                self._stop()  # Timers A and B: from here the user decides how long to wait (Timer C, CANCEL)
+                self.user.on_response(self, response, now)
+            case State.CALLING | State.PROCEEDING if status < 300:
+                self.state = ACCEPTED
+                self._linger(now, TIMEOUT)  # Timer M
+                self.user.on_response(self, response, now)
+            case State.CALLING | State.PROCEEDING:
+                self.state = COMPLETED
+                self.layer.out.append(Send(self.ack_for(response), self.flow))
+                self._linger(now, 0.0 if self.flow.reliable else TIMER_D)
+                self.user.on_response(self, response, now)
+            case State.ACCEPTED if 200 <= status < 300:
+                self.user.on_response(self, response, now)  # retransmitted, or of another fork: the user ACKs
+            case State.COMPLETED if status >= 300:
+                self.layer.out.append(Send(self.ack_for(response), self.flow))  # our ACK was lost
+            case _:
+                pass  # late or stray: absorbed
+
+    def ack_for(self, response: Response) -> bytes:
+        """The ACK of a final response other than 2xx (§17.1.1.3)."""
+        head = self.data.decode("latin-1").partition("\r\n\r\n")[0].split("\r\n")
+        lines = ["ACK" + head[0][6:]]
+        via_seen = False
+        for line in head[1:]:
+            name = line[: line.find(":")].lower()
+            if name == "via" and not via_seen:
+                via_seen = True
+                lines.append(line)
+            elif name in ("from", "call-id", "max-forwards", "route", "authorization", "proxy-authorization"):
+                lines.append(line)
+            elif name == "cseq":
+                lines.append(line.replace("INVITE", "ACK"))
+        lines.append(f"To: {response.value('to')}")
+        lines.append("Content-Length: 0\r\n\r\n")
+        return "\r\n".join(lines).encode("latin-1")
+
+    def _repeat(self, now: float) -> None:
+        self.layer.out.append(Send(self.data, self.flow))
+        self.interval *= 2  # Timer A doubles without bound; B ends it
+        self._resend = self.layer.timers.set(now + self.interval, self._repeat)
+
+
+class NonInviteClient(ClientTransaction):
+    """Figure 6: Trying, Proceeding, Completed."""
+
+    __slots__ = ()
+
+    def receive(self, response: Response, now: float) -> None:
+        """Take in a response to the request."""
+        match self.state:
+            case State.TRYING | State.PROCEEDING if response.status < 200:
+                self.state = PROCEEDING
+                self.user.on_response(self, response, now)
+            case State.TRYING | State.PROCEEDING:
+                self.state = COMPLETED
+                self._linger(now, 0.0 if self.flow.reliable else T4)  # Timer K
+                self.user.on_response(self, response, now)
+            case _:
+                pass  # retransmitted final response: absorbed
+
+    def _repeat(self, now: float) -> None:
+        self.layer.out.append(Send(self.data, self.flow))
+        self.interval = T2 if self.state is PROCEEDING else min(self.interval * 2, T2)  # Timer E
+        self._resend = self.layer.timers.set(now + self.interval, self._repeat)
+
+
+class ServerTransaction:
+    """A request of a peer and our responses (figures 7 and 8)."""
+
+    __slots__ = (
+        "_resend",
+        "_timeout",
+        "flow",
+        "interval",
+        "key",
+        "last",
+        "layer",
+        "on_end",
+        "request",
+        "state",
+        "user",
+    )
+
+    def __init__(self, layer: TransactionLayer, key: str, request: Request, flow: Flow) -> None:
+        self.layer = layer
+        self.key = key
+        self.request = request
+        self.flow = flow
+        self.last: bytes = b""
+        "The response that answers a retransmitted request."
+        self.interval = T1
+        self.state = PROCEEDING if request.method == "INVITE" else TRYING
+        self.user: object = None
+        "Whatever the transaction user keeps here."
+        self.on_end: Callable[[float], None] | None = None
+        "Called when no ACK comes for a final response (§17.2.1, Timer H)."
+        self._resend: Timer | None = None
+        self._timeout: Timer | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a final response has been sent."""
+        return self.state >= COMPLETED
+
+    def respond(self, status: int, data: bytes, now: float) -> None:
+        """Send a response; after a final one only retransmissions of it (or further 2xx to an INVITE) leave."""
+        raise NotImplementedError
+
+    def repeated(self, now: float) -> None:
+        """The request came again."""
+        if self.last and self.state in (PROCEEDING, COMPLETED):
+            self.layer.out.append(Send(self.last, self.flow))
+
+    def acknowledged(self, now: float) -> None:
+        """An ACK for our final response, not a 2xx, has come; only an INVITE server cares."""
+
+    def terminate(self) -> None:
+        """Leave the layer."""
+        self.state = TERMINATED
+        self._stop()
+        self.layer.forget_server(self)
+
+    def _stop(self) -> None:
+        if self._resend is not None:
+            self._resend.cancel()
+            self._resend = None
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
+
+    def _end(self, now: float) -> None:
+        self.terminate()
+
+
+class InviteServer(ServerTransaction):
+    """Figure 7 with RFC 6026 §7.1: Proceeding, Accepted, Completed, Confirmed."""
+
+    __slots__ = ()
+
+    def respond(self, status: int, data: bytes, now: float) -> None:
+        """Send a response to the INVITE."""
+        layer = self.layer
+        match self.state:
+            case State.PROCEEDING if status < 200:
+                self.last = data
+                layer.out.append(Send(data, self.flow))
+            case State.PROCEEDING if status < 300:
+                self.state = ACCEPTED
+                self.last = b""  # repeated by the user, end to end
+                layer.out.append(Send(data, self.flow))
+                self._timeout = layer.timers.set(now + TIMEOUT, self._end)  # Timer L
+            case State.PROCEEDING:
+                self.state = COMPLETED
+                self.last = data
+                layer.out.append(Send(data, self.flow))
+                if not self.flow.reliable:
+                    self._resend = layer.timers.set(now + T1, self._repeat)  # Timer G
+                self._timeout = layer.timers.set(now + TIMEOUT, self._unacknowledged)  # Timer H
+            case State.ACCEPTED if 200 <= status < 300:
+                layer.out.append(Send(data, self.flow))
+            case _:
+                pass
+
+    def acknowledged(self, now: float) -> None:
+        """The ACK for our final response, not a 2xx."""
+        if self.state is COMPLETED:
+            self.state = CONFIRMED
+            self._stop()
+            if self.flow.reliable:
+                self.terminate()
+            else:
+                self._timeout = self.layer.timers.set(now + T4, self._end)  # Timer I
+
+    def _repeat(self, now: float) -> None:
+        self.layer.out.append(Send(self.last, self.flow))
+        self.interval = min(self.interval * 2, T2)
+        self._resend = self.layer.timers.set(now + self.interval, self._repeat)
+
+    def _unacknowledged(self, now: float) -> None:
+        self.terminate()
+        if self.on_end is not None:
+            self.on_end(now)
+
+
+class NonInviteServer(ServerTransaction):
+    """Figure 8: Trying, Proceeding, Completed."""
+
+    __slots__ = ()
+
+    def respond(self, status: int, data: bytes, now: float) -> None:
+        """Send a response to the request."""
+        if self.state >= COMPLETED:
+            return
+        self.last = data
+        self.layer.out.append(Send(data, self.flow))
+        if status < 200:
+            self.state = PROCEEDING
+            return
+        self.state = COMPLETED
+        if self.flow.reliable:
+            self.terminate()
+        else:
+            self._timeout = self.layer.timers.set(now + TIMEOUT, self._end)  # Timer J
