@@ -144,7 +144,10 @@ def test_what_cannot_be_done_is_said_and_the_sandbox_lives_on(sandbox: Sandbox) 
         ("kernel/apparmor_restrict_unprivileged_userns", "1"),
     ],
 )
-def test_a_forbidding_host_is_told_which_setting_and_that_sudo_works(tmp_path: Path, file: str, value: str) -> None:
+def test_a_forbidding_host_is_told_which_setting_and_that_sudo_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, value: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     (tmp_path / file).parent.mkdir()
     (tmp_path / file).write_text(value + "\n")
     text = why_forbidden("unshare: Operation not permitted", tmp_path)

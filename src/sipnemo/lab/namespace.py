@@ -58,10 +58,8 @@ def why_forbidden(error: str, proc_sys: Path = Path("/proc/sys")) -> str:
     reason = "\n  ".join(blamed) or (
         "none of the usual settings is the cause: perhaps a container runtime's seccomp or AppArmor profile"
     )
-    return (
-        f"cannot make network namespaces as uid {os.geteuid()} ({error}).\n  {reason}\n"
-        "  or run the same command with sudo: root needs no such setting."
-    )
+    text = f"cannot make network namespaces as uid {os.geteuid()} ({error}).\n  {reason}"
+    return text if os.geteuid() == 0 else text + "\n  or run the same command with sudo: root needs no such setting."
 
 
 def available() -> str:
