@@ -154,8 +154,10 @@ class Agent:
         return int(found[0])
 
     def route_arguments(self, host: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """rtnetlink's words for ours: `device` becomes its index, `table` a plain number."""
+        """rtnetlink's words for ours: `device` becomes its index, `metric` its priority."""
         words = dict(arguments)
+        if metric := words.pop("metric", None):
+            words["priority"] = metric
         if device := words.pop("device", None):
             words["oif"] = self.index(host, device)
         if ":" in words.get("dst", "") + words.get("gateway", ""):

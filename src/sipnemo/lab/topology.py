@@ -1,0 +1,248 @@
+"""What stands where, as data; and the world built from it, whose links can be cut and mended.
+
+    with World(one_gateway(), directory) as world:
+        phone = world.host("mn").popen(["baresip", "-f", "…"])
+        cut_at = world.cut("uplink1", how="carrier")
+        world.restore("uplink1")
+
+`one_gateway` is the (n,1) case of the drafts: a LAN of phones behind one gateway with two uplinks, each through a
+delay line of its own to the internet, where the home server and the correspondents are.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from sipnemo.lab.line import DelayLine, Quality
+from sipnemo.lab.namespace import Namespace, Sandbox
+
+How = Literal["carrier", "address", "silent"]
+WIRE = "wire"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of a host."""
+
+    gateway: str
+    device: str
+    dst: str = "default"
+    metric: int = 0
+    "Told apart by it when several routes have the same destination; 0 leaves it to the kernel."
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One machine."""
+
+    name: str
+    routes: tuple[Route, ...] = ()
+    sysctls: dict[str, int | str] = field(default_factory=dict)
+    "For example {'net/ipv4/ip_forward': 1}."
+
+    files: dict[str, str] = field(default_factory=dict)
+    "Files seen in the place of others: {'/etc/hosts': '/tmp/hosts'}."
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One network interface of a host on a segment."""
+
+    host: str
+    device: str
+    addresses: tuple[str, ...]
+    "With prefix length, IPv4 or IPv6."
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What ports are plugged into: an Ethernet switch, or, with a quality, a long line between two ports.
+
+    The first port of a line is its inside: "up" is away from it, and a cut is felt there.
+    """
+
+    name: str
+    ports: tuple[Port, ...]
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Hosts and what joins them."""
+
+    hosts: tuple[Host, ...]
+    segments: tuple[Segment, ...]
+
+    def address(self, host: str, device: str = "") -> str:
+        """The first address of a host (on that device), without prefix length."""
+        for segment in self.segments:
+            for port in segment.ports:
+                if port.host == host and device in ("", port.device) and port.addresses:
+                    return port.addresses[0].partition("/")[0]
+        raise LookupError(f"{host} has no address on {device or 'any device'}")
+
+
+def one_gateway(quality: Quality = Quality()) -> Topology:  # noqa: B008 - frozen
+    """The demo's world: phones `mn`, gateway `nms`, router `internet`, home server `hs`, correspondents `cn`."""
+    keep: dict[str, int | str] = {"net/ipv6/conf/all/keep_addr_on_down": 1}
+    tolerant: dict[str, int | str] = {"net/ipv4/conf/all/rp_filter": 0, "net/ipv4/conf/default/rp_filter": 0}
+    router: dict[str, int | str] = {**tolerant, "net/ipv4/ip_forward": 1, "net/ipv6/conf/all/forwarding": 1}
+    outside = (Route("192.0.2.1", "eth0"), Route("2001:db8::1", "eth0", dst="::/0"))
+    return Topology(
+        hosts=(
+            Host("mn", routes=(Route("10.7.0.1", "eth0"), Route("fd07::1", "eth0", dst="::/0"))),
+            Host(
+                "nms",
+                routes=(
+                    Route("198.51.100.1", "wan1", metric=101),
+                    Route("203.0.113.1", "wan2", metric=102),
+                    Route("2001:db8:1::1", "wan1", dst="::/0", metric=101),
+                    Route("2001:db8:2::1", "wan2", dst="::/0", metric=102),
+                ),
+                sysctls=tolerant | keep,
+            ),
+            Host("internet", sysctls=router),
+            Host("hs", routes=outside),
+            Host("cn", routes=outside),
+        ),
+        segments=(
+            Segment(
+                "lan",
+                (
+                    Port("nms", "lan0", ("10.7.0.1/24", "fd07::1/64")),
+                    Port("mn", "eth0", ("10.7.0.11/24", "fd07::11/64")),
+                ),
+            ),
+            Segment(
+                "uplink1",
+                (
+                    Port("nms", "wan1", ("198.51.100.7/24", "2001:db8:1::7/64")),
+                    Port("internet", "up1", ("198.51.100.1/24", "2001:db8:1::1/64")),
+                ),
+                quality,
+            ),
+            Segment(
+                "uplink2",
+                (
+                    Port("nms", "wan2", ("203.0.113.7/24", "2001:db8:2::7/64")),
+                    Port("internet", "up2", ("203.0.113.1/24", "2001:db8:2::1/64")),
+                ),
+                quality,
+            ),
+            Segment(
+                "outside",
+                (
+                    Port("internet", "eth0", ("192.0.2.1/24", "2001:db8::1/64")),
+                    Port("hs", "eth0", ("192.0.2.10/24", "2001:db8::10/64")),
+                    Port("cn", "eth0", ("192.0.2.20/24", "2001:db8::20/64")),
+                ),
+            ),
+        ),
+    )
+
+
+class World:
+    """A topology, running. A context manager: leaving it ends every process and removes everything."""
+
+    def __init__(self, topology: Topology, record: Path | None = None) -> None:
+        """Build it. With `record`, an existing directory, the lines write what passes them there."""
+        self.topology = topology
+        self.lines: dict[str, DelayLine] = {}
+        self._cut: dict[str, How] = {}
+        self._hosts = {host.name: host for host in topology.hosts}
+        self._segments = {segment.name: segment for segment in topology.segments}
+        self._addresses = {segment.name: segment.ports[0].addresses for segment in topology.segments}
+        with ExitStack() as stack:
+            self.sandbox = stack.enter_context(Sandbox())
+            self._build(record)
+            self._stack = stack.pop_all()
+
+    def host(self, name: str) -> Namespace:
+        """A host to run programs in."""
+        return self.sandbox.hosts[name]
+
+    def line(self, name: str) -> DelayLine:
+        """A line to change the quality of, or to read the recording of."""
+        return self.lines[name]
+
+    def cut(self, name: str, how: How) -> float:
+        """Break a line: unplugged, its inside address lost, or packets vanishing in silence. Returns when."""
+        if name in self._cut:
+            raise ValueError(f"{name} is already cut ({self._cut[name]})")
+        self._cut[name] = how
+        match how:
+            case "carrier":
+                return self.host(WIRE).set_link(f"{name}.0", up=False)
+            case "address":
+                inside = self._inside(name)
+                return max([self.host(inside.host).remove_address(inside.device, a) for a in self._addresses[name]])
+            case "silent":
+                return self.line(name).set(black_hole=True)
+
+    def restore(self, name: str) -> float:
+        """Mend what `cut` broke. Returns when."""
+        match self._cut.pop(name):
+            case "carrier":
+                return self.host(WIRE).set_link(f"{name}.0", up=True)
+            case "address":
+                return self._add_addresses(name)
+            case "silent":
+                return self.line(name).set(black_hole=False)
+
+    def renumber(self, name: str, *addresses: str) -> float:
+        """Give the inside of a line other addresses (roaming): the old ones go, then the new ones come."""
+        at = self.cut(name, "address")
+        self._addresses[name] = addresses
+        self.restore(name)
+        return at
+
+    def close(self) -> None:
+        """End everything. Closing twice is harmless."""
+        self._stack.close()
+
+    def _build(self, record: Path | None) -> None:
+        wire = self.sandbox.host(WIRE)
+        for host in self.topology.hosts:
+            made = self.sandbox.host(host.name, files=host.files)
+            for name, value in host.sysctls.items():
+                made.set_sysctl(name, value)
+        for segment in self.topology.segments:
+            ends = [f"{segment.name}.{number}" for number in range(len(segment.ports))]
+            for port, end in zip(segment.ports, ends, strict=True):
+                self.sandbox.cable(self.host(port.host), port.device, wire, end)
+                for address in port.addresses:
+                    self.host(port.host).add_address(port.device, address)
+            if segment.quality is None:
+                wire.bridge(f"{segment.name}.b", ends)
+            else:
+                wanted = record / segment.name if record else None
+                self.lines[segment.name] = DelayLine(wire, ends[0], ends[1], segment.quality, wanted)
+        for host in self.topology.hosts:
+            self._add_routes(host)
+
+    def _add_routes(self, host: Host, device: str = "", families: tuple[bool, ...] = (False, True)) -> None:
+        for route in host.routes:
+            if device in ("", route.device) and (":" in route.gateway) in families:
+                extra = {"metric": route.metric} if route.metric else {}
+                words = {"dst": route.dst, "gateway": route.gateway, "device": route.device} | extra
+                self.host(host.name).add_route(**words)
+
+    def _add_addresses(self, name: str) -> float:
+        inside = self._inside(name)
+        at = max([self.host(inside.host).add_address(inside.device, address) for address in self._addresses[name]])
+        families = tuple(":" in address for address in self._addresses[name])
+        self._add_routes(self._hosts[inside.host], inside.device, families)
+        return at
+
+    def _inside(self, name: str) -> Port:
+        return self._segments[name].ports[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
