@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sipnemo.sip.parser import Limits
+from sipnemo.sip.parser import LIMITS, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,10 @@ class EfaceSettings:
     "Next hop address; empty: the routing table's."
 
     port: int = 5060
-    "SIP port for UDP and TCP; TLS listens one above."
+    "SIP port for UDP and TCP."
+
+    tls_port: int = 5061
+    "SIP port for TLS."
 
     transports: tuple[str, ...] = ("UDP", "TCP")
     "UDP, TCP, TLS: what is listened on."
@@ -183,4 +186,4 @@ class NmsSettings:
     move: MoveSettings = MoveSettings()
     session: SessionSettings = SessionSettings()
     trunk: tuple[TrunkCredentials, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = LIMITS
