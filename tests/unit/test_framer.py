@@ -13,7 +13,8 @@ def message(body: bytes = b"", length: str | None = None, method: str = "OPTIONS
     value = str(len(body)) if length is None else length
     return (
         f"{method} sip:a@example.com SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.1;branch=z9hG4bK1\r\n"
-        f"From: <sip:b@example.com>;tag=1\r\nTo: <sip:a@example.com>\r\nCall-ID: 1@x\r\nCSeq: 1 {method}\r\nContent-Length: {value}\r\n\r\n"
+        f"From: <sip:b@example.com>;tag=1\r\nTo: <sip:a@example.com>\r\nCall-ID: 1@x\r\nCSeq: 1 {method}\r\n"
+        f"Content-Length: {value}\r\n\r\n"
     ).encode() + body
 
 
