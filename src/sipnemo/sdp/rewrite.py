@@ -46,10 +46,12 @@ def move(
     *,
     session_id: str | None = None,
     version: int,
+    origin: str = "",
 ) -> str:
     """The same description, received at `host` and `ports` (RTP port per `m=` line; None rejects the medium).
 
-    Replaced: the address of every `c=` and of `o=`, the `o=` version (and session id when given), the `m=` ports,
+    Replaced: the address of every `c=` and of `o=` (by `origin` where that is given: in later offers of one session
+    `o=` may differ in its version only, RFC 3264 §8), the `o=` version (and session id when given), the `m=` ports,
     and an `a=rtcp` that is there (our RTP port + 1, or the RTP port itself if the original shared it). A port count
     ("49170/2") becomes one, as one pair is forwarded. Removed: everything of ICE (RFC 8839), so that the call uses
     `c=`, and the `a=rtcp` of a medium with port 0. Kept: a medium with port 0 stays at 0; multicast `c=` and the
@@ -62,6 +64,7 @@ def move(
     if len(ports) != len(media):
         raise ValueError(f"{len(ports)} ports for {len(media)} m= lines")
     address = ("IN IP6 " if ":" in host else "IN IP4 ") + host
+    fixed = address if not origin else ("IN IP6 " if ":" in origin else "IN IP4 ") + origin
     lines: list[str] = list(description.lines)
     for number, kind, medium in description.edits:
         if kind == "c":
@@ -69,7 +72,7 @@ def move(
         elif kind == "m":
             lines[number] = _moved_m(lines[number], media[medium], ports[medium])
         elif kind == "o":
-            lines[number] = _moved_o(description.origin, address, session_id, version)
+            lines[number] = _moved_o(description.origin, fixed, session_id, version)
         elif kind == "rtcp" and medium >= 0:
             lines[number] = _moved_rtcp(lines[number], media[medium], ports[medium], address)
         else:
