@@ -1,0 +1,46 @@
+"""From checked values to the settings of the roles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sipnemo.app.config import Config, Row
+from sipnemo.roles.nms.settings import (
+    EfaceSettings,
+    IfaceSettings,
+    MediaSettings,
+    MoveSettings,
+    NmsSettings,
+    PolicySettings,
+    ProbeSettings,
+    SessionSettings,
+    TrunkCredentials,
+)
+from sipnemo.sip.parser import Limits
+
+
+def nms_settings(config: Config, instance: str) -> NmsSettings:
+    """The settings of a SIP-NMS; `instance` is its urn:uuid."""
+    nms, limits = dict(config.table("nms")), config.table("limits")
+    return NmsSettings(
+        **_renamed(nms, "password_file", "password"),
+        instance=instance,
+        iface=IfaceSettings(**config.table("iface")),
+        efaces=tuple(EfaceSettings(**row) for row in sorted(config.tables["eface"], key=lambda row: int(row["id"]))),
+        media=MediaSettings(**config.table("media")),
+        policy=PolicySettings(**config.table("policy")),
+        probe=ProbeSettings(**config.table("probe")),
+        move=MoveSettings(**config.table("move")),
+        session=SessionSettings(calls=limits["calls"], suspend_for=limits["suspend_for"]),
+        trunk=tuple(TrunkCredentials(**_renamed(row, "password_file", "password")) for row in config.tables["trunk"]),
+        limits=message_limits(limits),
+    )
+
+
+def message_limits(limits: Row) -> Limits:
+    """What is too much of one message."""
+    return Limits(message=limits["message"], headers=limits["headers"], body=limits["body"])
+
+
+def _renamed(row: Row, old: str, new: str) -> dict[str, Any]:
+    return {new if key == old else key: value for key, value in row.items()}
