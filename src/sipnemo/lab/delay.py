@@ -1,11 +1,13 @@
 """One direction of a delay line: frames in by one device, out by another, later, some of them never.
 
     python -I -S delay.py IN OUT [--delay MS] [--jitter MS] [--loss PERCENT] [--rate MBIT] [--record FILE]
+    python -I -S delay.py DEVICE … --tap --record PREFIX
 
 needs only CAP_NET_RAW in its network namespace. One JSON object per line on standard input changes it while it runs
 ({"delay": 40, "black_hole": true}); each, and the start, is answered by one with the instant it took effect. Two of
 these, one per direction, make a line (`DelayLine`): no interpreter lock is shared between directions.
 
+With --tap nothing is forwarded: the SIP messages that pass the devices, either way, are recorded.
 A recording is a file of packets and a file of SIP messages (`read_packets`, `read_messages`).
 """
 
@@ -146,8 +148,7 @@ class Line:
     """One direction, running."""
 
     def __init__(self, settings: argparse.Namespace) -> None:
-        self.receive = packet_socket(settings.input)
-        self.send = packet_socket(settings.output)
+        self.receive, self.send = (packet_socket(device) for device in settings.devices)
         self.delay = settings.delay
         self.jitter = settings.jitter
         self.loss = settings.loss
@@ -230,11 +231,11 @@ class Line:
         os.write(1, json.dumps({"at": time.monotonic()}).encode() + b"\n")
 
 
-def packet_socket(device: str) -> socket.socket:
-    """A socket that sees every frame arriving at this device and sends frames out of it."""
+def packet_socket(device: str, both_ways: bool = False) -> socket.socket:
+    """A socket that sees every frame arriving at this device (or also leaving it) and sends frames out of it."""
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     made.bind((device, ETH_P_ALL))
-    made.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    made.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 0 if both_ways else 1)
     made.setblocking(False)
     try:
         made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
@@ -243,17 +244,40 @@ def packet_socket(device: str) -> socket.socket:
     return made
 
 
+def tap(devices: list[str], prefix: str) -> None:
+    """Record the SIP messages at these devices, in `PREFIX.DEVICE.sip`, until standard input ends."""
+    records = {packet_socket(device, both_ways=True): Record(f"{prefix}.{device}") for device in devices}
+    os.write(1, json.dumps({"at": time.monotonic()}).encode() + b"\n")
+    inputs: list[socket.socket | int] = [*records, 0]
+    while True:
+        ready: list[socket.socket | int] = select.select(inputs, [], [])[0]
+        at = time.monotonic()
+        for one, record in records.items():
+            with contextlib.suppress(OSError):
+                while one in ready:
+                    frame = one.recv(65535)
+                    if classify(frame) == SIP:
+                        record.note(at, frame, dropped=False)
+                        record.flush()
+        if 0 in ready and not os.read(0, 4096):
+            return
+
+
 def main() -> None:
     """Run one direction."""
     parser = argparse.ArgumentParser(description="one direction of a delay line")
-    parser.add_argument("input")
-    parser.add_argument("output")
+    parser.add_argument("devices", nargs="+")
+    parser.add_argument("--tap", action="store_true")
     for name in ("--delay", "--jitter", "--loss", "--rate"):
         parser.add_argument(name, type=float, default=0.0)
     parser.add_argument("--record", default="")
-    line = Line(parser.parse_args())
-    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0)  # 1 µs instead of 50
+    settings = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    if settings.tap:
+        tap(settings.devices, settings.record)
+        return
+    line = Line(settings)
+    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0)  # 1 µs instead of 50
     try:
         line.run()
     finally:

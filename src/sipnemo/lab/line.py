@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,3 +99,12 @@ class DelayLine:
         if not line:
             raise RuntimeError(f"the delay line ({direction}) has ended; its own message is above")
         return float(json.loads(line)["at"])
+
+
+def start_tap(wire: Namespace, devices: Sequence[str], prefix: Path) -> subprocess.Popen[str]:
+    """Record the SIP messages at these devices from now on; read them with `read_messages(f"{prefix}.{device}")`."""
+    argv = [sys.executable, "-I", "-S", PROGRAM, *devices, "--tap", "--record", str(prefix)]
+    process = wire.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    if process.stdout is None or not process.stdout.readline():
+        raise RuntimeError("the tap has ended; its own message is above")
+    return process

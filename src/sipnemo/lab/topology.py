@@ -12,16 +12,18 @@ delay line of its own to the internet, where the home server and the corresponde
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from sipnemo.lab.line import DelayLine, Quality
+from sipnemo.lab.delay import Message, read_messages
+from sipnemo.lab.line import DelayLine, Direction, Quality, start_tap
 from sipnemo.lab.namespace import Namespace, Sandbox
 
 How = Literal["carrier", "address", "silent"]
 WIRE = "wire"
+WAYS: tuple[Direction, ...] = ("up", "down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,19 @@ class Topology:
                 if port.host == host and device in ("", port.device) and port.addresses:
                     return port.addresses[0].partition("/")[0]
         raise LookupError(f"{host} has no address on {device or 'any device'}")
+
+
+def ipv4_only(topology: Topology) -> Topology:
+    """The same without IPv6 addresses and routes."""
+    return Topology(
+        tuple(replace(h, routes=tuple(r for r in h.routes if ":" not in r.gateway)) for h in topology.hosts),
+        tuple(
+            replace(
+                s, ports=tuple(replace(p, addresses=tuple(a for a in p.addresses if ":" not in a)) for p in s.ports)
+            )
+            for s in topology.segments
+        ),
+    )
 
 
 def one_gateway(quality: Quality = Quality()) -> Topology:  # noqa: B008 - frozen
@@ -152,13 +167,15 @@ class World:
         """Build it. With `record`, an existing directory, the lines write what passes them there."""
         self.topology = topology
         self.lines: dict[str, DelayLine] = {}
+        self._record = record
+        self._tapped: list[str] = []
         self._cut: dict[str, How] = {}
         self._hosts = {host.name: host for host in topology.hosts}
         self._segments = {segment.name: segment for segment in topology.segments}
         self._addresses = {segment.name: segment.ports[0].addresses for segment in topology.segments}
         with ExitStack() as stack:
             self.sandbox = stack.enter_context(Sandbox())
-            self._build(record)
+            self._build()
             self._stack = stack.pop_all()
 
     def host(self, name: str) -> Namespace:
@@ -200,11 +217,18 @@ class World:
         self.restore(name)
         return at
 
+    def messages(self) -> dict[str, list[Message]]:
+        """Every SIP message recorded so far, by where it was seen: a line and direction, or a port of a switch."""
+        if self._record is None:
+            raise ValueError("this world does not record")
+        seen = {f"{name}.{way}": line.messages(way) for name, line in self.lines.items() for way in WAYS}
+        return seen | {port: read_messages(str(self._record / f"tap.{port}")) for port in self._tapped}
+
     def close(self) -> None:
         """End everything. Closing twice is harmless."""
         self._stack.close()
 
-    def _build(self, record: Path | None) -> None:
+    def _build(self) -> None:
         wire = self.sandbox.host(WIRE)
         for host in self.topology.hosts:
             made = self.sandbox.host(host.name, files=host.files)
@@ -218,11 +242,14 @@ class World:
                     self.host(port.host).add_address(port.device, address)
             if segment.quality is None:
                 wire.bridge(f"{segment.name}.b", ends)
+                self._tapped += ends
             else:
-                wanted = record / segment.name if record else None
+                wanted = self._record / segment.name if self._record else None
                 self.lines[segment.name] = DelayLine(wire, ends[0], ends[1], segment.quality, wanted)
         for host in self.topology.hosts:
             self._add_routes(host)
+        if self._record:
+            start_tap(wire, self._tapped, self._record / "tap")
 
     def _add_routes(self, host: Host, device: str = "", families: tuple[bool, ...] = (False, True)) -> None:
         for route in host.routes:
