@@ -1,0 +1,144 @@
+"""The rules of the kernel plane: how one packet is rewritten and handed to a neighbour. Octets only; no socket.
+
+    map flow4 : daddr . dport  →  new daddr . (new sport, new dport) . group      one counter per element
+    map path4 : group          →  jump to the chain of the path the group leaves by
+    chain in_<device> (netdev ingress):  look up flow4 → write ports → write daddr → jump by path4
+    chain path_<n>:  per prefix, longest first: write saddr → send to the gateway, or to daddr where it is on-link
+
+and the same with IPv6. nft's own syntax cannot say "look up once, use the parts", hence the expressions are put
+together here. A path is a chain and not one map element (address, interface, next hop), since its next hop may depend
+on the destination: on-link SIP-CNs and SIP-MNs behind a router need no special case. Moving a group is still the
+replacement of one element.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from sipnemo.media.flow import MediaFlow
+from sipnemo.shell import nft_objects as nft
+from sipnemo.shell.netlink import Transaction
+from sipnemo.shell.routes import Hop
+
+_PORTS = struct.Struct(">HH")
+_GROUP = struct.Struct("=I")
+
+GROUPS = 512
+"Paths there may be per family. Not more: the kernel walks the whole hash table on every switch."
+
+
+class Family:
+    """What differs between IPv4 and IPv6: names, lengths, offsets and registers."""
+
+    def __init__(self, version: int) -> None:
+        six = version == 6
+        self.version = version
+        self.flows = f"flow{version}"
+        self.paths = f"path{version}"
+        self.protocol = b"\x86\xdd" if six else b"\x08\x00"
+        self.number = 10 if six else 2  # NFPROTO_IPV6, NFPROTO_IPV4
+        self.length = 16 if six else 4
+        self.source_at, self.destination_at = (8, 24) if six else (12, 16)
+        # Only IPv4 has a header checksum; the pseudo-header makes both correct UDP's.
+        self.checksum = (nft.CSUM_NONE, 0, nft.L4_PSEUDO_HEADER) if six else (nft.CSUM_INET, 10, nft.L4_PSEUDO_HEADER)
+        self.type = nft.TYPE_IPV6 if six else nft.TYPE_IPV4
+
+    @property
+    def words(self) -> int:
+        """Registers that an address takes."""
+        return self.length // 4
+
+
+FOUR, SIX = Family(4), Family(6)
+FAMILIES = (FOUR, SIX)
+
+
+def family_of(host: str) -> Family:
+    """The family of an address literal."""
+    return SIX if ":" in host else FOUR
+
+
+def flow_key(host: str, port: int) -> bytes:
+    """Key of a flow element; every part fills whole registers."""
+    return nft.packed(host) + _PORTS.pack(port, 0)
+
+
+def flow_data(flow: MediaFlow) -> bytes:
+    """Data of a flow element."""
+    peer, port = flow.peer
+    return nft.packed(peer) + _PORTS.pack(flow.source_port, port) + _GROUP.pack(flow.group)
+
+
+def path_key(group: int) -> bytes:
+    """Key of a path element."""
+    return _GROUP.pack(group)
+
+
+def add_maps(transaction: Transaction, table: str, capacity: int) -> None:
+    """Make the four maps."""
+    for number, family in enumerate(FAMILIES):
+        key = (family.type << 6 | nft.TYPE_PORT, family.length + 4)
+        data = (family.type << 12 | nft.TYPE_MARK << 6 | nft.TYPE_MARK, family.length + 8)
+        nft.add_map(transaction, table, family.flows, 2 * number + 1, key, data, capacity, counter=True)
+        verdict = (nft.NFT_DATA_VERDICT, 0)
+        nft.add_map(
+            transaction, table, family.paths, 2 * number + 2, (nft.TYPE_MARK, 4), verdict, GROUPS, counter=False
+        )
+
+
+def add_ingress(transaction: Transaction, table: str, chain: str, device: str) -> None:
+    """Make the chain that takes media in from one interface."""
+    nft.add_chain(transaction, table, chain, device)
+    for family in FAMILIES:
+        nft.add_rule(transaction, table, chain, *_rewrite(family, nft.NOT_EQUAL if family is FOUR else None))
+    # "No checksum" (0, IPv4 only) must stay 0, or the far end drops the packet: the ports are written without.
+    nft.add_rule(transaction, table, chain, *_rewrite(FOUR, nft.EQUAL))
+
+
+def _rewrite(family: Family, checksum_zero: int | None) -> Iterable[bytes]:
+    key = nft.FIRST_REGISTER
+    port = key + family.words
+    daddr = port + 1
+    ports = daddr + family.words
+    group = ports + 1
+    yield nft.load_meta(nft.META_PROTOCOL, key)
+    yield nft.compare(key, nft.EQUAL, family.protocol)
+    yield nft.load_meta(nft.META_L4PROTO, key)
+    yield nft.compare(key, nft.EQUAL, b"\x11")
+    if checksum_zero is not None:
+        yield nft.load(key, nft.TRANSPORT_HEADER, 6, 2)
+        yield nft.compare(key, checksum_zero, b"\0\0")
+    yield nft.load(key, nft.NETWORK_HEADER, family.destination_at, family.length)
+    yield nft.load(port, nft.TRANSPORT_HEADER, 2, 2)
+    yield nft.lookup(family.flows, key, daddr)
+    kind, at = (nft.CSUM_NONE, 0) if checksum_zero == nft.EQUAL else (nft.CSUM_INET, 6)
+    yield nft.store(ports, nft.TRANSPORT_HEADER, 0, 4, kind, at, 0)
+    yield nft.store(daddr, nft.NETWORK_HEADER, family.destination_at, family.length, *family.checksum)
+    yield nft.lookup(family.paths, group, nft.VERDICT_REGISTER)
+
+
+def add_path_rules(transaction: Transaction, table: str, chain: str, source: str, hops: Iterable[Hop]) -> None:
+    """Fill the chain of a path; what no prefix covers is dropped, for its destination has been rewritten already."""
+    family = family_of(source)
+    address = nft.FIRST_REGISTER
+    saddr = address + family.words
+    device = saddr + family.words
+    neighbour = device + 1
+    for hop in hops:
+        rule: list[bytes] = []
+        if length := hop.prefix.prefixlen:
+            rule.append(nft.load(address, nft.NETWORK_HEADER, family.destination_at, family.length))
+            if length < 8 * family.length:
+                rule.append(nft.mask(address, address, hop.prefix.netmask.packed))
+            rule.append(nft.compare(address, nft.EQUAL, hop.prefix.network_address.packed))
+        rule.append(nft.immediate(saddr, nft.packed(source)))
+        rule.append(nft.store(saddr, nft.NETWORK_HEADER, family.source_at, family.length, *family.checksum))
+        rule.append(nft.immediate(device, struct.pack("=I", hop.ifindex)))
+        if hop.gateway:
+            rule.append(nft.immediate(neighbour, nft.packed(hop.gateway)))
+        else:
+            rule.append(nft.load(neighbour, nft.NETWORK_HEADER, family.destination_at, family.length))
+        rule.append(nft.forward(device, neighbour, family.number))
+        nft.add_rule(transaction, table, chain, *rule)
+    nft.add_rule(transaction, table, chain, nft.drop())

@@ -1,0 +1,376 @@
+"""Forwarding of media in user space: for hosts without nf_tables, and for what the kernel plane cannot express.
+
+One UDP socket stands at each own address and port; packets arrive at it and those of the other direction leave from
+it. All sockets hang in one epoll set of which the event loop sees a single descriptor, so that a wake-up serves every
+flow that has something to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import struct
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import NamedTuple
+
+from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow, MediaPath
+from sipnemo.media.flow_table import FlowTable
+
+# Absent from the socket module of Python 3.11 (linux/in.h, linux/in6.h).
+IP_FREEBIND = 15
+IP_UNICAST_IF = 50
+IPV6_FREEBIND = 78
+IPV6_UNICAST_IF = 76
+
+BURST = 64
+"Packets taken from one socket before the next one has its turn."
+
+SOCKETS_A_TURN = 128
+"Sockets served before the event loop has its turn."
+
+OnLearned = Callable[[FlowKey, tuple[str, int]], None]
+"Called with the key of the flow that learnt and the address its packets come from."
+
+
+class PlaneStatistics(NamedTuple):
+    """What a media plane holds and what went wrong."""
+
+    kernel_flows: int
+    relayed_flows: int
+
+    sockets: int
+    "UDP sockets the relay has open."
+
+    unsent: int
+    "Packets the relay could not send on: no path, no carrier, no buffer."
+
+    refused: int
+    "Times the kernel refused a change and the relay took over."
+
+    last_error: str
+    "The latest such trouble in words."
+
+
+def literal(host: str) -> str:
+    """The address in its one canonical form; raises OSError when it is not an IP address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.inet_ntop(family, socket.inet_pton(family, host))
+
+
+def check(flow: MediaFlow) -> None:
+    """Raise OSError for a flow that no plane can forward; a name as an address would make sendto ask DNS and block."""
+    try:
+        literal(flow.key.host)
+        literal(flow.peer[0])
+    except (OSError, ValueError):
+        raise OSError(f"media flow {flow.key.host}:{flow.key.port} → {flow.peer[0]!r}: not an IP address") from None
+    if not (0 < flow.key.port < 65536 and 0 <= flow.peer[1] < 65536 and 0 < flow.source_port < 65536):
+        raise OSError(f"media flow {flow.key.host}:{flow.key.port} → {flow.peer}: not a port")
+
+
+class _Port:
+    """A socket at one own address and port, open while anything arrives at it or leaves from it."""
+
+    __slots__ = ("ifindex", "key", "sock", "users")
+
+    def __init__(self, key: FlowKey) -> None:
+        self.key = key
+        self.users = 0
+        self.ifindex = 0
+        six = ":" in key.host
+        self.sock = socket.socket(
+            socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+        try:
+            # The address may come and go with its uplink, the socket stays.
+            if six:
+                self.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                self.sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+            else:
+                self.sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+            self.sock.bind((key.host, key.port))
+        except OSError as error:
+            self.sock.close()
+            raise OSError(error.errno, f"media port {key.host}:{key.port}: {error.strerror}") from None
+
+    def leave_by(self, ifindex: int) -> None:
+        """Send by this interface (0: by the routing table).
+
+        Not SO_BINDTODEVICE: that would also refuse what arrives by another interface, and could not be changed later
+        without CAP_NET_RAW.
+        """
+        if ifindex == self.ifindex:
+            return
+        value = struct.pack("!I", ifindex)
+        if self.sock.family == socket.AF_INET6:
+            self.sock.setsockopt(socket.IPPROTO_IPV6, IPV6_UNICAST_IF, value)
+        else:
+            self.sock.setsockopt(socket.IPPROTO_IP, IP_UNICAST_IF, value)
+        self.ifindex = ifindex
+
+
+class _Group:
+    """The paths of one group, one per family; `version` grows with every change."""
+
+    __slots__ = ("paths", "version")
+
+    def __init__(self) -> None:
+        self.paths: list[MediaPath | None] = [None, None]
+        self.version = 1
+
+
+class _Relayed:
+    """One flow at work."""
+
+    __slots__ = ("admit", "arrival", "departure", "flow", "group", "octets", "overhead", "packets", "version")
+
+    def __init__(self, flow: MediaFlow, arrival: _Port, group: _Group) -> None:
+        self.flow = flow
+        self.arrival = arrival
+        self.group = group
+        self.departure: _Port | None = None
+        self.version = 0
+        self.admit = _admitted(flow)
+        self.packets = 0
+        self.octets = 0
+        self.overhead = 48 if ":" in flow.key.host else 28  # IP and UDP headers: the kernel counts them too
+
+
+class RelayPlane:
+    """The userspace media plane; needs a running event loop. See MediaPlane for what its methods promise."""
+
+    kind = "userspace"
+
+    def __init__(self, on_learned: OnLearned | None = None, on_latched: OnLearned | None = None) -> None:
+        self.table = FlowTable()
+
+        self.own: Container[str] = self.table.hosts
+        "Addresses of this host at which media arrives; what goes to them does not leave by a device."
+
+        self._on_learned = on_learned
+        # With this the owner corrects the other direction itself: part of it may be in the kernel.
+        self._on_latched = on_latched
+        self._asked: dict[FlowKey, MediaFlow] = {}
+        self._relayed: dict[FlowKey, _Relayed] = {}
+        self._by_descriptor: dict[int, _Relayed] = {}
+        self._ports: dict[FlowKey, _Port] = {}
+        self._groups: dict[int, _Group] = {}
+        self._unsent = 0
+        self._last_error = ""
+        self._buffer = bytearray(65536)
+        self._view = memoryview(self._buffer)
+        self._epoll = select.epoll()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._epoll.fileno(), self._readable)
+        self._closed = False
+
+    # ------------------------------------------------------------------------------------------------------ interface
+
+    def attach(self, devices: Iterable[str]) -> None:
+        """Sockets take packets in from everywhere; only the egress interfaces are looked up anew."""
+        self.refresh_routes()
+
+    def refresh_routes(self) -> None:
+        """Find the egress interfaces by name again with the next packet."""
+        for group in self._groups.values():
+            group.version += 1
+
+    def add(self, flows: Sequence[MediaFlow]) -> None:
+        """Forward these flows from now on, all or (OSError) none; a known key is replaced and keeps its counters."""
+        changed = [flow for flow in flows if self._asked.get(flow.key) != flow]
+        opened: list[_Port] = []
+        try:
+            for flow in changed:
+                check(flow)
+                opened.append(self._acquire(flow.key))
+        except OSError:
+            for port in opened:
+                self._release(port)
+            raise
+        for flow, port in zip(changed, opened, strict=True):
+            self._install(flow, port)
+            self._asked[flow.key] = flow
+
+    def remove(self, keys: Iterable[FlowKey], drain: bool = False) -> None:
+        """Stop forwarding; with `drain`, what has already arrived is still sent on."""
+        for key in keys:
+            relayed = self._relayed.pop(key, None)
+            if relayed is None:
+                continue
+            if drain:
+                relayed.admit = None
+                self._forward(relayed)
+            self._asked.pop(key, None)
+            self.table.pop(key)
+            self._by_descriptor.pop(relayed.arrival.sock.fileno(), None)
+            self._epoll.unregister(relayed.arrival.sock)
+            self._unbind(relayed)
+            self._release(relayed.arrival)
+
+    def set_path(self, path: MediaPath) -> None:
+        """Every flow of the group leaves by this path from the next packet on."""
+        group = self._groups.setdefault(path.group, _Group())
+        six = ":" in path.source
+        group.paths[six] = path
+        if path.group != INSIDE:
+            group.paths[not six] = None
+        group.version += 1
+
+    def counters(self, keys: Iterable[FlowKey] | None = None) -> dict[FlowKey, tuple[int, int]]:
+        """Packets and octets taken in so far per flow; unknown keys are absent."""
+        wanted = self._relayed if keys is None else keys
+        found = ((key, self._relayed.get(key)) for key in wanted)
+        return {key: (relayed.packets, relayed.octets) for key, relayed in found if relayed is not None}
+
+    def statistics(self) -> PlaneStatistics:
+        """What the plane holds and what went wrong."""
+        return PlaneStatistics(0, len(self._relayed), len(self._ports), self._unsent, 0, self._last_error)
+
+    def close(self) -> None:
+        """Close every socket. Closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        self.remove(list(self._relayed))
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    # ------------------------------------------------------------------------------------------------------- sockets
+
+    def _acquire(self, key: FlowKey) -> _Port:
+        port = self._ports.get(key)
+        if port is None:
+            port = self._ports[key] = _Port(key)
+        port.users += 1
+        return port
+
+    def _release(self, port: _Port) -> None:
+        port.users -= 1
+        if not port.users:
+            del self._ports[port.key]
+            port.sock.close()
+
+    def _install(self, flow: MediaFlow, port: _Port) -> None:
+        old = self._relayed.get(flow.key)
+        relayed = _Relayed(flow, port, self._groups.setdefault(flow.group, _Group()))
+        if old is None:
+            self._epoll.register(port.sock, select.EPOLLIN)
+        else:
+            relayed.packets, relayed.octets = old.packets, old.octets
+            self._unbind(old)
+            self._release(port)  # one socket, held once
+        self.table.put(flow)
+        self._relayed[flow.key] = self._by_descriptor[port.sock.fileno()] = relayed
+
+    def _unbind(self, relayed: _Relayed) -> None:
+        if relayed.departure is not None:
+            self._release(relayed.departure)
+            relayed.departure = None
+
+    def _bind(self, relayed: _Relayed) -> None:
+        """Find the socket that this flow's packets leave from, under the group's present path."""
+        relayed.version = relayed.group.version
+        self._unbind(relayed)
+        flow = relayed.flow
+        path = relayed.group.paths[":" in flow.peer[0]]
+        if path is None:
+            return
+        try:
+            ifindex = socket.if_nametoindex(path.device) if path.device and flow.peer[0] not in self.own else 0
+            port = self._acquire(FlowKey(path.source, flow.source_port))
+        except OSError as error:
+            self._last_error = str(error)
+            return
+        relayed.departure = port
+        try:
+            port.leave_by(ifindex)
+        except OSError as error:
+            self._last_error = f"sending by {path.device}: {error.strerror}"
+            self._unbind(relayed)
+
+    # ------------------------------------------------------------------------------------------------------- packets
+
+    def _readable(self) -> None:
+        for descriptor, _events in self._epoll.poll(0, SOCKETS_A_TURN):
+            relayed = self._by_descriptor.get(descriptor)
+            if relayed is None:
+                continue
+            if relayed.admit is None:
+                self._forward(relayed)
+            else:
+                self._learn(relayed)
+
+    def _forward(self, relayed: _Relayed) -> None:
+        """Send on what has arrived for one flow."""
+        if relayed.version != relayed.group.version:
+            self._bind(relayed)
+        receive = relayed.arrival.sock.recv_into
+        departure = relayed.departure
+        send = departure.sock.sendto if departure is not None else None
+        peer = relayed.flow.peer
+        buffer, view = self._buffer, self._view
+        packets = octets = 0
+        try:
+            while packets < BURST:
+                size = receive(buffer)
+                packets += 1
+                octets += size
+                if send is None:
+                    self._unsent += 1
+                    continue
+                try:
+                    send(view[:size], peer)
+                except OSError as error:
+                    self._unsent += 1
+                    self._last_error = f"sending to {peer[0]}: {error.strerror}"
+        except OSError:
+            pass  # nothing more to read
+        relayed.packets += packets
+        relayed.octets += octets + packets * relayed.overhead
+
+    def _learn(self, relayed: _Relayed) -> None:
+        """Send one packet on and look at where it comes from."""
+        try:
+            size, address = relayed.arrival.sock.recvfrom_into(self._buffer)
+        except OSError:
+            return
+        relayed.packets += 1
+        relayed.octets += size + relayed.overhead
+        if relayed.version != relayed.group.version:
+            self._bind(relayed)
+        try:
+            if relayed.departure is None:
+                self._unsent += 1
+            else:
+                relayed.departure.sock.sendto(self._view[:size], relayed.flow.peer)
+        except OSError as error:
+            self._unsent += 1
+            self._last_error = f"sending to {relayed.flow.peer[0]}: {error.strerror}"
+        source = (address[0], address[1])
+        if relayed.admit is not None and source[0] in relayed.admit:
+            relayed.admit = None
+            (self._on_latched or self._correct)(relayed.flow.key, source)
+
+    def _correct(self, key: FlowKey, peer: tuple[str, int]) -> None:
+        """Send the other direction of a flow to where its packets come from."""
+        moved = [flow for flow in self.table.opposite(self.table.flows[key]) if flow.peer != peer]
+        for flow in moved:
+            corrected = flow._replace(peer=peer)
+            self.table.put(corrected)
+            opposite = self._relayed[flow.key]
+            opposite.flow = corrected
+            opposite.version = 0
+        if moved and self._on_learned is not None:
+            self._on_learned(key, peer)
+
+
+def _admitted(flow: MediaFlow) -> frozenset[str] | None:
+    """Addresses to learn from in canonical form; None when there is nothing to learn."""
+    found = set()
+    for host in flow.admit:
+        try:
+            found.add(literal(host))
+        except (OSError, ValueError):
+            continue  # a name in SDP is nothing packets come from
+    return frozenset(found) or None
