@@ -92,8 +92,15 @@ class Baresip:
         self._token = 0
         self._control = wait_until(self._connected, 10, f"baresip at {self.host.name} to take commands")
         if register:
-            wait_until(self.registered, 15, f"baresip {self.user} to be registered")
+            self.wait_until_registered()
         return self
+
+    def wait_until_registered(self, timeout: float = 15.0) -> None:
+        """Wait for the 200 to a REGISTER."""
+        try:
+            wait_until(self.registered, timeout, f"baresip {self.user} to be registered")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; its log ends:\n{self.log.read_text(errors='replace')[-3000:]}") from None
 
     def registered(self) -> bool:
         """Whether a REGISTER has been answered with 200 (the first event may come before the control connection)."""

@@ -91,13 +91,12 @@ def hosts_of(world: World, names: Iterable[str], directory: Path) -> dict[str, H
     return {name: Host(world.host(name), world.topology.address(name), directory) for name in names}
 
 
-GATEWAY = ("nms", "lan0")
-OUTSIDE = {"hs": 10, "server": 20, "cn1": 31, "cn2": 32}
+OUTSIDE = {"hs": 10, "server": 20, "server2": 21, "cn1": 31, "cn2": 32}
 "What stands on the internet, with the last number of its address in 192.0.2.0/24."
 
 
 def gateway_topology(quality: Quality) -> Topology:
-    """Phones mn1 and mn2 behind the gateway nms with two uplinks; home server, the phones' server, correspondents."""
+    """Phones mn1 and mn2 behind the gateway nms with two uplinks; home server, the phones' servers, correspondents."""
     tolerant: dict[str, int | str] = {"net/ipv4/conf/all/rp_filter": 0, "net/ipv4/conf/default/rp_filter": 0}
     inside, outside = (Route("10.7.0.1", "eth0"),), (Route("192.0.2.1", "eth0"),)
     gateway = (Route("198.51.100.1", "wan1", metric=101), Route("203.0.113.1", "wan2", metric=102))

@@ -160,12 +160,14 @@ def run_pair(
     target: str = "",
     wire: Wire = "udp",
     keys: Mapping[str, str] = {},
+    called_wire: Wire | None = None,
 ) -> Outcome:
     """Run the scenario: the caller sends to `remote`, the Request-URI is `target` (default: the called side's URI)."""
+    listen = called_wire or wire
     directory.mkdir(parents=True, exist_ok=True)
-    answering = sipp(called, f"{name}.uas", directory, wire=wire)
+    answering = sipp(called, f"{name}.uas", directory, wire=listen)
     wait_until(
-        lambda: called.host.listens(called.host.address, called.port, wire), 5, f"SIPp to listen at {called.contact}"
+        lambda: called.host.listens(called.host.address, called.port, listen), 5, f"SIPp to listen at {called.contact}"
     )
     everything = {"ruri": target or called.uri, "me": caller.uri, "them": called.uri, **keys}
     calling = sipp(caller, f"{name}.uac", directory, remote, wire, everything)
