@@ -122,6 +122,18 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def finish(self) -> None:
+        """Send what is waiting, then end, and say nothing about it."""
+        self._ended = True
+        self._cancel_idle()
+        if self._transport is not None:
+            self._transport.close()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something is still waiting to be sent."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
     def _check_idle(self) -> None:
         assert self._transport is not None
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -118,8 +119,8 @@ class Streams:
             self._try(local)
         self._schedule()
 
-    async def close(self) -> None:
-        """Close every listener and connection."""
+    async def close(self, within: float = 1.0) -> None:
+        """Close every listener, and every connection once what is waiting to be sent has left (bounded)."""
         self._closed = True
         if self._retry is not None:
             self._retry.cancel()
@@ -128,11 +129,17 @@ class Streams:
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        for connection in self._connections.values():
+            connection.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while any(connection.unsent for connection in self._connections.values()):
+                    await asyncio.sleep(0.01)
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
-        for task in list(self._tasks):
-            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # lets asyncio close what was aborted
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +55,18 @@ class UplinkPath(NamedTuple):
     source: str
     gateway: str = ""
     "Next hop from the configuration; empty: what the main table says."
+
+
+def paths_of(
+    links: Iterable[Link], uplinks: Container[str], gateways: Mapping[str, Sequence[str]]
+) -> Iterator[UplinkPath]:
+    """Every path there is. `uplinks`: interface names or own addresses; `gateways`: next hops of the same."""
+    for link in links:
+        for address in link.addresses:
+            if link.name in uplinks or address in uplinks:
+                configured = [*gateways.get(address, ()), *gateways.get(link.name, ())]
+                same = [gateway for gateway in configured if family_of(gateway) == family_of(address)]
+                yield UplinkPath(link.name, address, same[0] if same else "")
 
 
 class UplinkRoutes:
@@ -104,21 +116,8 @@ class UplinkRoutes:
         self.apply()
         self._netlink.close()
 
-    @property
-    def paths(self) -> tuple[UplinkPath, ...]:
-        """The paths that there are now."""
-        return tuple(self._paths())
-
-    def _paths(self) -> Iterator[UplinkPath]:
-        for link in self._links.values():
-            for address in link.addresses:
-                if link.name in self._uplinks or address in self._uplinks:
-                    configured = [*self._gateways.get(address, ()), *self._gateways.get(link.name, ())]
-                    same = [gateway for gateway in configured if (":" in gateway) == (":" in address)]
-                    yield UplinkPath(link.name, address, same[0] if same else "")
-
     def _apply(self) -> None:
-        paths = list(self._paths())
+        paths = list(paths_of(self._links.values(), self._uplinks, self._gateways))
         for gone in self._tables.keys() - set(paths):
             del self._tables[gone]
         rules: set[Rule] = set()
