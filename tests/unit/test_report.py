@@ -91,7 +91,7 @@ def run() -> Run:
     )
     moves = (
         Move(CUT, "carrier", "1", "2", 10.0008, ("call-1@demo", "call-2@demo")),
-        Move(DRAIN, "command", "2", "1", None, ("call-1@demo", "call-2@demo")),
+        Move(DRAIN, "command", "2", "1", 20.12, ("call-1@demo", "call-2@demo")),
     )
     return Run(50.0, calls, (CUT, RESTORE, DRAIN), moves, started_at=0.0, hangup_at=30.0)
 
@@ -106,7 +106,7 @@ def test_report_json_has_the_figures_of_every_move(tmp_path: Path) -> None:
     assert carrier["gap_down_ms"] == {"median": 74.0, "worst": 78.0}
     assert carrier["lost_up"] == {"median": 0.5, "worst": 1.0}
     assert carrier["lost_down"] == {"median": 2.5, "worst": 3.0}
-    assert (command["cause"], command["detected_ms"]) == ("command", None)
+    assert (command["cause"], command["detected_ms"]) == ("command", 0.0)
     assert command["gap_up_ms"] == {"median": 20.5, "worst": 21.0}
     assert command["lost_down"] == {"median": 0.0, "worst": 0.0}
 

@@ -68,7 +68,7 @@ def topology(calls: int, one_way_ms: float) -> str:
         (20, 95, 150, "phones", f"{calls} × SIP-MN", ""),
         (290, 95, 160, "sipnemo nms", "SIP-NMS, the gateway", "accent"),
         (610, 95, 110, "internet", "router", ""),
-        (800, 30, 140, "sipnemo hs", "SIP-HS, phones' server", "accent"),
+        (800, 30, 140, "sipnemo hs", "SIP-HS, registrar", "accent"),
         (800, 160, 140, "far ends", f"{calls} × SIP-CN", ""),
     ]
     wires = [
@@ -101,7 +101,7 @@ def nice_step(span: float, most: int = 12) -> float:
 
 def timeline(tracks: Sequence[Track], events: Sequence[Event], start: float, end: float) -> str:
     """Packets per second of every track over the run, with what was done to the world."""
-    left, right, row, gap, top = 92.0, WIDTH - 12.0, 58.0, 16.0, 26.0 + 15.0 * len(events)
+    left, right, row, gap, top = 112.0, WIDTH - 24.0, 58.0, 16.0, 26.0 + 15.0 * len(events)
     span = max(end - start, 0.1)
     bins = 320
     peak = max([1, *(max(histogram(track.arrivals, start, span, bins)) for track in tracks)])
@@ -129,7 +129,7 @@ def timeline(tracks: Sequence[Track], events: Sequence[Event], start: float, end
         at = x(event.at)
         parts.append(f'<path class="mark" d="M{at:.1f} {y + 3:.1f}V{bottom:.1f}"/>')
         words = f"{event.at - start:.1f} s  {event.text}"
-        late = at > (left + right) / 2
+        late = at > left + 0.7 * (right - left)
         parts.append(text(at - 5 if late else at + 5, y + 4, words, "small", "end" if late else "start"))
     return svg(bottom + 28, "Packets per path and direction over time", parts)
 

@@ -153,6 +153,8 @@ def move_report(run: Run, move: Move) -> dict[str, Any]:
                 }
             )
     detected = None if move.detected_at is None else round(max(0.0, (move.detected_at - start) * 1e3), 1)
+    if move.cause == "command":
+        detected = 0.0  # the gateway was told; what passed is the start of our own `sipnemo path`
     names = ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down")
     return {
         "event": move.event.text,
