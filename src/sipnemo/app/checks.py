@@ -26,6 +26,7 @@ def check(config: Config) -> None:
             _unique(config, "account", "name", "an account")
             _unique(config, "user", "name", "a user")
             _users_and_accounts(config)
+            _expiry(config)
             _certificate(config, (("hs", "listen"),))
     _tls(config)
 
@@ -103,6 +104,15 @@ def _users_and_accounts(config: Config) -> None:
         if "name" in row and row["name"] in accounts:
             what = f'"{row["name"]}" is an [[account]] too; a gateway and a phone cannot share a name'
             config.report("user", index, "name", what)
+
+
+def _expiry(config: Config) -> None:
+    for hs in config.tables["hs"]:
+        spans = [hs[key] for key in ("min_expires", "default_expires", "max_expires") if key in hs]
+        if len(spans) == 3 and spans != sorted(spans):
+            low, usual, high = spans
+            what = f"{usual} is not between min_expires ({low}) and max_expires ({high})"
+            config.report("hs", 0, "default_expires", what)
 
 
 def _certificate(config: Config, keys: Iterable[tuple[str, str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sipnemo.app.config import Config, Row
+from sipnemo.roles.hs.settings import HsSettings
 from sipnemo.roles.nms.settings import (
     EfaceSettings,
     IfaceSettings,
@@ -34,6 +35,16 @@ def nms_settings(config: Config, instance: str) -> NmsSettings:
         session=SessionSettings(calls=limits["calls"], suspend_for=limits["suspend_for"]),
         trunk=tuple(TrunkCredentials(**_renamed(row, "password_file", "password")) for row in config.tables["trunk"]),
         limits=message_limits(limits),
+    )
+
+
+def hs_settings(config: Config) -> HsSettings:
+    """The settings of a SIP-HS; where its store is belongs to the shell."""
+    return HsSettings(
+        **{key: value for key, value in config.table("hs").items() if key != "store"},
+        accounts={row["name"]: row["password_file"] for row in config.tables["account"]},
+        users={row["name"]: row["password_file"] for row in config.tables["user"]},
+        limits=message_limits(config.table("limits")),
     )
 
 

@@ -20,6 +20,7 @@ _NAME: Final = re.compile(
 _URI: Final = re.compile(
     r"(sips?):(\[[^\]]*\]|[^:;?@\[\]]*)(?::(\d+))?((?:;[A-Za-z0-9._-]+(?:=[A-Za-z0-9._-]+)?)*)", re.I
 )
+_HOST_PORT: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]]+)(?::(\d{1,5}))?")
 _USER: Final = re.compile(r"[A-Za-z0-9._~!$&*+=-]+")
 _INTERFACE: Final = re.compile(r"[^\s/:]{1,15}")
 _LISTEN: Final = re.compile(r"(udp|tcp|tls):(.+)", re.I)
@@ -223,14 +224,32 @@ def _is_literal(host: str) -> bool:
 
 
 def _domain(value: Any, _: Context) -> str:
-    want = 'a domain name or an IP address, for example "home.example"'
-    text = _text(value, want).strip("[]")
-    if not _is_literal(text) and not _NAME.fullmatch(text):
+    want = 'a domain name or an IP address, for example "home.example" or "203.0.113.10:5070"'
+    text = _text(value, want)
+    if ":" in text and _is_literal(text):
+        text = f"[{text}]"
+    found = _HOST_PORT.fullmatch(text)
+    if found is None or not _is_host(found[1]) or not 1 <= int(found[2] or 5060) <= 65535:
         raise _wrong(value, want)
-    return text.rstrip(".").lower()
+    return text.lower()
 
 
-DOMAIN: Final = Kind("a domain name or an IP address", _domain, '"home.example"')
+def _is_host(text: str) -> bool:
+    """A domain name, an IPv4 address, or an IPv6 address in brackets."""
+    host = text.strip("[]")
+    if _is_literal(host):
+        return (":" in host) == text.startswith("[")
+    return _NAME.fullmatch(text) is not None
+
+
+def _domains(value: Any, context: Context) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _wrong(value, 'a list of domain names or addresses, for example ["home.example"]')
+    return tuple(_domain(item, context) for item in value)
+
+
+DOMAIN: Final = Kind("a domain name or an IP address, with a port if not the usual one", _domain, '"home.example"')
+DOMAINS: Final = Kind("a list of domain names or IP addresses", _domains)
 
 
 def _home(value: Any, _: Context) -> str:
@@ -241,9 +260,7 @@ def _home(value: Any, _: Context) -> str:
     found = _URI.fullmatch(text)
     if found is None:
         raise _wrong(value, want)
-    host = found[2].strip("[]")
-    literal = _is_literal(host)
-    if (not literal and not _NAME.fullmatch(host)) or (literal and (":" in host) != found[2].startswith("[")):
+    if not _is_host(found[2]):
         raise ValueError(f"{_shown(value)} does not name a host; write for example {want.split(', for example ')[1]}")
     if found[3] is not None and not 1 <= int(found[3]) <= 65535:
         raise ValueError(f"{_shown(value)}: port {found[3]} is not within 1 to 65535")
@@ -283,21 +300,23 @@ def _listen(value: Any, _: Context) -> tuple[Local, ...]:
 LISTEN: Final = Kind('a list of "transport:address:port"', _listen)
 
 
-def _admin(value: Any, context: Context) -> Address | None:
-    if value == "off":
-        return None
+def _admin(value: Any, context: Context) -> str:
+    if value in ("off", ""):
+        return ""
+    if isinstance(value, str) and value.startswith("unix:/"):
+        return value
     address = split_address(value) if isinstance(value, str) else None
     if address is None:
-        raise _wrong(value, 'address:port or "off"; write for example "127.0.0.1:8470"')
+        raise _wrong(value, 'address:port, unix:/file or "off"; write for example "127.0.0.1:8470"')
     if not ipaddress.ip_address(address[0]).is_loopback:
         context.warnings.append(
             f"{_shown(value)} can be reached from other hosts, and the admin interface asks nobody for a password; "
             "listen on 127.0.0.1 or keep others out with a firewall"
         )
-    return address
+    return str(value)
 
 
-ADMIN: Final = Kind('"address:port" or "off"', _admin)
+ADMIN: Final = Kind('"address:port", "unix:/file" or "off"', _admin)
 
 # ------------------------------------------------------------------------------------------------- files
 
@@ -348,13 +367,17 @@ PASSWORD_FILE: Final = Kind("a file that holds the password, on one line", _pass
 
 
 def _store(value: Any, context: Context) -> str:
-    text = _text(value, 'a store; write for example "sqlite:/var/lib/sipnemo/home.db"')
+    want = 'a store; write for example "sqlite:/var/lib/sipnemo/home.db"'
+    text = _text(value, want)
+    if text == "memory":
+        context.warnings.append('"memory" forgets every registration when the server ends; for trials only')
+        return text
     if text.startswith("redis:"):
         raise ValueError('a redis store is not available in this version; write "sqlite:/var/lib/sipnemo/home.db"')
     kind, _, path = text.partition(":")
     if kind != "sqlite" or not path:
-        raise _wrong(value, 'a store; write for example "sqlite:/var/lib/sipnemo/home.db"')
-    return str(context.directory / path)
+        raise _wrong(value, want)
+    return f"sqlite:{context.directory / path}"
 
 
-STORE: Final = Kind('"sqlite:FILE"', _store)
+STORE: Final = Kind('"sqlite:FILE" or "memory"', _store)
