@@ -1,0 +1,64 @@
+# make demo, make test: a fresh clone and Python 3.11 or later are enough; everything else is made here.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+SEEDS ?= 1000
+FUZZ_SECONDS ?= 600
+
+.PHONY: help demo test lint format unit docs bench sim fuzz install clean
+
+help:
+	@echo "make demo            calls move between uplinks, on this machine, without root"
+	@echo "make test            lint and every test this machine can run (at most 15 minutes)"
+	@echo "make lint            ruff, mypy --strict, import rules"
+	@echo "make unit            the fast tests only"
+	@echo "make bench           throughput and cost beside other servers"
+	@echo "make sim SEEDS=N     N simulated worlds with loss and failing uplinks (1000)"
+	@echo "make fuzz            broken messages through parser and nodes (FUZZ_SECONDS=600)"
+	@echo "make docs            write docs/configuration.md anew"
+	@echo "make clean           remove what was made"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml scripts/make-venv
+	@PYTHON="$(PYTHON)" scripts/make-venv .venv
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/sipnemo demo $(ARGS)
+
+test: $(STAMP)
+	@scripts/install-test-programs
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy src tests
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest -q tests/unit $(ARGS)
+
+docs: $(STAMP)
+	$(BIN)/python -m sipnemo.app.reference docs/configuration.md
+
+bench: $(STAMP)
+	@scripts/install-test-programs
+	$(BIN)/python -m tests.bench $(ARGS)
+
+sim: $(STAMP)
+	SIPNEMO_SEEDS=$(SEEDS) $(BIN)/python -m pytest -q tests/sim $(ARGS)
+
+fuzz: $(STAMP)
+	SIPNEMO_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q tests/fuzz $(ARGS)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist demo-report
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
