@@ -278,7 +278,9 @@ def _schemes(value: str) -> list[tuple[str, dict[str, str]]]:
 def _parameters(text: str, at: int) -> tuple[dict[str, str], int]:
     """Parameters from `at` on, and where the first thing that is none begins."""
     fields: dict[str, str] = {}
-    while parameter := _PARAMETER.match(text, at):
+    for parameter in _PARAMETER.finditer(text, at):
+        if parameter.start() != at:
+            break
         name, quoted, token, comma = parameter.groups()
         name = name.lower()
         if name in fields:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -93,7 +94,7 @@ class Authenticator:
     ) -> None:
         """`nonce_for`: seconds a nonce may be used; `memory`: nonces in use whose counts are remembered."""
         self.realm: Final = realm
-        self._secret: Final = secret
+        self._key: Final = hashlib.blake2b(secret).digest()  # a MAC key has at most 64 octets
         self._algorithms: Final = tuple(algorithms)
         self._qop: Final = tuple(qop)
         self._nonce_for: Final = nonce_for
@@ -168,12 +169,12 @@ class Authenticator:
         return "" if same else "wrong password"
 
     def _freshness(self, answer: Answer, now: float) -> tuple[Outcome, str]:
-        issued_at = self._issued_at(answer.nonce)
+        use = self._uses.get(answer.nonce)
+        issued_at = self._issued_at(answer.nonce) if use is None else use.issued_at
         if issued_at is None:
             return Outcome.STALE, "not a nonce of ours"
         if not now - self._nonce_for <= issued_at <= now + 1.0:
             return Outcome.STALE, "the nonce is too old"
-        use = self._uses.get(answer.nonce)
         if use is None:
             if issued_at <= self._forgotten_at:
                 return Outcome.STALE, "the nonce's uses are forgotten"
@@ -213,4 +214,4 @@ class Authenticator:
 
     def _seal(self, stamp: str) -> str:
         text = f"{stamp}:{self.realm}".encode("latin-1")
-        return hmac.digest(self._secret, text, "sha256").hex()[:32]
+        return hashlib.blake2b(text, key=self._key, digest_size=16).hexdigest()
