@@ -135,10 +135,10 @@ class Admin:
         argv = [sys.executable, "-I", "-S", FETCH, address, str(port)]
         self._process = host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def rows(self, name: str) -> list[Mapping[str, Any]]:
-        """What `/api/NAME` lists, as of at most `FRESH` ago: spectators must not slow down what they watch."""
+    def rows(self, name: str, fresh: bool = False) -> list[Mapping[str, Any]]:
+        """What `/api/NAME` lists, now or as of at most `FRESH` ago: spectators must not slow down what they watch."""
         at, found = self._known.get(name, (0.0, []))
-        if time.monotonic() - at > FRESH:
+        if fresh or time.monotonic() - at > FRESH:
             answer = self.get(f"/api/{name}")
             listed = answer.get(name) if isinstance(answer, dict) else answer
             found = listed if isinstance(listed, list) else []

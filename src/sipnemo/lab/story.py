@@ -136,13 +136,15 @@ class Demo:
 
     def move(self, text: str, line: str, act: Callable[[], float]) -> None:
         """Do something that makes calls move; wait until the gateway has moved them, and tell the gaps."""
-        known = len(self.gateway_moves())
+        assert self.admin is not None
+        known = {entry.get("move") for entry in self.admin.rows("moves")}
+        sessions = self.admin.rows("sessions", fresh=True)
         self.events.append(Event(act(), text, line, expects_move=True))
         self.screen.say(text)
         with contextlib.suppress(TimeoutError):
-            self.until(lambda: len(self.gateway_moves()) > known, "the calls to move", None, patience=10.0)
+            self.until(lambda: bool(self.new_moves(known)), "the calls to move", None, patience=10.0)
         self.wait(SETTLE)
-        self.moves += [self.told(entry) for entry in self.gateway_moves()[known:]]
+        self.moves += [self.told(entry, sessions) for entry in self.new_moves(known)]
         if self.moves:
             run = self.record()
             self.screen.gaps([move_report(run, move) for move in self.moves])
@@ -221,22 +223,18 @@ class Demo:
         """Whether every account or call of this side has had this event."""
         return side.count(event) >= self.calls
 
-    def gateway_moves(self) -> list[Mapping[str, Any]]:
-        """The gateway's own account of its moves."""
-        return self.admin.rows("moves") if self.admin else []
+    def new_moves(self, known: set[Any]) -> list[Mapping[str, Any]]:
+        """The gateway's own account of moves that it has not told before and that moved any call, oldest first."""
+        assert self.admin is not None
+        found = [e for e in self.admin.rows("moves") if e.get("move") not in known and e.get("calls")]
+        return sorted(found, key=lambda entry: float(entry.get("at") or 0.0))
 
-    def told(self, entry: Mapping[str, Any]) -> Move:
-        """One of them, joined with what we did to the world."""
-        moved = entry.get("call_ids") or entry.get("calls")
-        calls = tuple(str(call) for call in moved) if isinstance(moved, list) else ()
-        return Move(
-            self.events[-1],
-            str(entry.get("cause", "")),
-            str(entry.get("from_path", "")),
-            str(entry.get("to_path", "")),
-            entry.get("detected_at", entry.get("at")),
-            calls,
-        )
+    def told(self, entry: Mapping[str, Any], sessions: list[Mapping[str, Any]]) -> Move:
+        """One of them, joined with what we did to the world and with the calls that were on the path before."""
+        origin = str(entry.get("from_path", ""))
+        calls = tuple(str(row["call_id"]) for row in sessions if str(row.get("path", "")) == origin)
+        targets = ", ".join(str(name) for name in entry.get("to_paths") or ())
+        return Move(self.events[-1], str(entry.get("cause", "")), origin, targets, entry.get("at"), calls)
 
     def path_is_on(self, eface_id: int) -> bool:
         """Whether the gateway uses this uplink."""
