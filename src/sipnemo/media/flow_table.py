@@ -41,12 +41,13 @@ class FlowTable:
         return flow
 
     def opposite(self, flow: MediaFlow) -> list[MediaFlow]:
-        """The flows of the other direction: what arrives there leaves from the port at which this one arrives.
+        """The flows of the other direction: `flow.reverse`, and those that run between the same ports to the same peer.
 
-        Towards a SIP-MN there is one per E-face, since the SIP-CN may send to any of them; `flow.reverse` names one.
+        Towards a SIP-MN there is one per E-face, since the SIP-CN may send to any of them.
         """
-        keys = set(self._pairs.get((flow.source_port, flow.key.port), ()))
-        if flow.reverse in self.flows:
-            keys.add(flow.reverse)
-        keys.discard(flow.key)
-        return [self.flows[key] for key in sorted(keys)]
+        reverse = self.flows.get(flow.reverse) if flow.reverse is not None else None
+        if reverse is None:
+            return []
+        pair = self._pairs.get((reverse.key.port, reverse.source_port), set())
+        found = (self.flows[key] for key in sorted(pair))
+        return [other for other in found if other.peer == reverse.peer and other.group == reverse.group]

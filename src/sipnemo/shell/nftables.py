@@ -89,7 +89,7 @@ class KernelPlane:
                 self._routes = Routes.read(self._routes_netlink)
                 self._set_up()
                 self._relay = RelayPlane(on_latched=self._on_latched)
-                self._relay.own = self._table.hosts
+                self._relay.own = self._routes.addresses
             except BaseException:
                 self._netlink.close()
                 raise
@@ -118,7 +118,7 @@ class KernelPlane:
 
     def refresh_routes(self) -> None:
         """Look the next hops of every path up anew."""
-        self._routes = Routes.read(self._routes_netlink)
+        self._read_routes()
         in_use = {id(path) for path in self._verdicts.values()}
         transaction = Transaction()
         for (source, device), path in list(self._paths.items()):
@@ -278,12 +278,16 @@ class KernelPlane:
 
     # ---------------------------------------------------------------------------------------------------------- paths
 
+    def _read_routes(self) -> None:
+        self._routes = Routes.read(self._routes_netlink)
+        self._relay.own = self._routes.addresses
+
     def _way(self, transaction: Transaction, path: MediaPath) -> _Path:
         """The chain of a path; one that is new is resolved and made."""
         known = self._paths.get((path.source, path.device))
         if known is not None:
             return known
-        self._routes = Routes.read(self._routes_netlink)
+        self._read_routes()
         self._chains += 1
         way = _Path(f"path_{self._chains}", path.source, self._routes.hops(path.source, path.device))
         nft.add_chain(transaction, self.name, way.chain)
@@ -306,7 +310,7 @@ class KernelPlane:
     def _expressible(self, flow: MediaFlow) -> bool:
         """Whether the kernel can forward this flow, apart from learning."""
         version = family_of(flow.key.host).version
-        if version != family_of(flow.peer[0]).version or flow.peer[0] in self._table.hosts:
+        if version != family_of(flow.peer[0]).version or flow.peer[0] in self._routes.addresses:
             return False
         path = self._verdicts.get((version, flow.group))
         return path is None or path.reaches(flow.peer[0])
@@ -401,8 +405,8 @@ class KernelPlane:
             self._place([flow, *(other._replace(peer=peer) for other in moved)])
         except OSError as error:
             self._trouble(error)
-        if moved and self._on_learned is not None:
-            self._on_learned(key, peer)
+        if moved and flow.reverse is not None and self._on_learned is not None:
+            self._on_learned(flow.reverse, peer)
 
     def _trouble(self, error: OSError) -> None:
         self._refused += 1

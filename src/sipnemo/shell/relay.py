@@ -30,7 +30,9 @@ SOCKETS_A_TURN = 128
 "Sockets served before the event loop has its turn."
 
 OnLearned = Callable[[FlowKey, tuple[str, int]], None]
-"Called with the key of the flow that learnt and the address its packets come from."
+"""Called with the key of a flow whose peer was corrected (the `reverse` of the one that learnt) and that peer.
+
+When it is called both directions are in force already; it may call the plane."""
 
 
 class PlaneStatistics(NamedTuple):
@@ -142,14 +144,18 @@ class RelayPlane:
 
     kind = "userspace"
 
-    def __init__(self, on_learned: OnLearned | None = None, on_latched: OnLearned | None = None) -> None:
+    def __init__(
+        self,
+        on_learned: OnLearned | None = None,
+        on_latched: Callable[[FlowKey, tuple[str, int]], None] | None = None,
+    ) -> None:
         self.table = FlowTable()
 
         self.own: Container[str] = self.table.hosts
-        "Addresses of this host at which media arrives; what goes to them does not leave by a device."
+        "Addresses of this host; what goes to them does not leave by a device."
 
         self._on_learned = on_learned
-        # With this the owner corrects the other direction itself: part of it may be in the kernel.
+        # Called with the flow that learnt. With it the owner corrects the other direction: it may be in the kernel.
         self._on_latched = on_latched
         self._asked: dict[FlowKey, MediaFlow] = {}
         self._relayed: dict[FlowKey, _Relayed] = {}
@@ -354,15 +360,16 @@ class RelayPlane:
 
     def _correct(self, key: FlowKey, peer: tuple[str, int]) -> None:
         """Send the other direction of a flow to where its packets come from."""
-        moved = [flow for flow in self.table.opposite(self.table.flows[key]) if flow.peer != peer]
+        learnt = self.table.flows[key]
+        moved = [flow for flow in self.table.opposite(learnt) if flow.peer != peer]
         for flow in moved:
             corrected = flow._replace(peer=peer)
             self.table.put(corrected)
             opposite = self._relayed[flow.key]
             opposite.flow = corrected
             opposite.version = 0
-        if moved and self._on_learned is not None:
-            self._on_learned(key, peer)
+        if moved and learnt.reverse is not None and self._on_learned is not None:
+            self._on_learned(learnt.reverse, peer)
 
 
 def _admitted(flow: MediaFlow) -> frozenset[str] | None:

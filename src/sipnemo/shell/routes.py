@@ -38,22 +38,29 @@ class Hop(NamedTuple):
     "Empty: the destination is itself the neighbour (on-link)."
 
 
-class _Route(NamedTuple):
+class Route(NamedTuple):
+    """One route of one table."""
+
     table: int
     metric: int
     hop: Hop
 
 
-class _Rule(NamedTuple):
+class Rule(NamedTuple):
+    """One policy-routing rule that asks for no more than a source."""
+
     order: int
+
     source: Network | None
+    "None: every packet."
+
     table: int
 
 
 class Routes:
     """A snapshot of the host's routing tables, rules and addresses."""
 
-    def __init__(self, routes: Iterable[_Route], rules: Iterable[_Rule], addresses: dict[str, int]) -> None:
+    def __init__(self, routes: Iterable[Route], rules: Iterable[Rule], addresses: dict[str, int]) -> None:
         self._routes = list(routes)
         self._rules = sorted(rules, key=lambda rule: rule.order)
         self.addresses = addresses
@@ -62,8 +69,8 @@ class Routes:
     @classmethod
     def read(cls, netlink: Netlink) -> Routes:
         """Ask the kernel."""
-        routes: list[_Route] = []
-        rules: list[_Rule] = []
+        routes: list[Route] = []
+        rules: list[Rule] = []
         addresses: dict[str, int] = {}
         for family in (socket.AF_INET, socket.AF_INET6):
             header = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -149,7 +156,7 @@ def _covers(wide: Network, narrow: Network) -> bool:
     return wide.prefixlen <= narrow.prefixlen and narrow.network_address in wide
 
 
-def _read_route(body: bytes) -> Iterable[_Route]:
+def _read_route(body: bytes) -> Iterable[Route]:
     family, length, _source, _tos, table, _protocol, _scope, kind, flags = _ROUTE.unpack_from(body)
     found = dict(attributes(body, _ROUTE.size))
     if kind != RTN_UNICAST or flags & RTNH_F_DEAD:
@@ -168,10 +175,10 @@ def _read_route(body: bytes) -> Iterable[_Route]:
                 return
             members = dict(attributes(several[offset + _NEXT_HOP.size : offset + size]))
             if not hop_flags & RTNH_F_DEAD:
-                yield _Route(table, metric, Hop(prefix, ifindex, _gateway(members)))
+                yield Route(table, metric, Hop(prefix, ifindex, _gateway(members)))
             offset += (size + 3) & ~3
     elif 4 in found and 18 not in found:  # RTA_OIF; an RTA_VIA gateway of the other family is left to the kernel
-        yield _Route(table, metric, Hop(prefix, _number(found[4], 0), _gateway(found)))
+        yield Route(table, metric, Hop(prefix, _number(found[4], 0), _gateway(found)))
 
 
 def _read_address(body: bytes) -> Iterable[tuple[str, int]]:
@@ -186,13 +193,13 @@ def _gateway(members: dict[int, bytes]) -> str:
     return str(ip_address(octets)) if octets else ""
 
 
-def _read_rule(body: bytes) -> Iterable[_Rule]:
+def _read_rule(body: bytes) -> Iterable[Rule]:
     _family, _to, length, _tos, table, _r1, _r2, action, _flags = _ROUTE.unpack_from(body)
     found = dict(attributes(body, _ROUTE.size))
     if action != FR_ACT_TO_TBL or any(kind in found for kind in (1, 3, 10, 17)):  # FRA_DST, IIFNAME, FWMARK, OIFNAME
         return
     source = ip_network((found[2], length)) if 2 in found else None  # FRA_SRC
-    yield _Rule(_number(found.get(6), 0), source, _number(found.get(15), table))
+    yield Rule(_number(found.get(6), 0), source, _number(found.get(15), table))
 
 
 def _number(octets: bytes | None, otherwise: int) -> int:
