@@ -225,8 +225,10 @@ Action = (
 class Node(Protocol):
     """One entity, whole. The shell (or a simulated world) owns the loop; the node owns nothing outside itself."""
 
-    deadline: float | None
-    "When to call `handle(Tick(), now)` at the latest; None when nothing is pending."
+    @property
+    def deadline(self) -> float | None:
+        """When to call `handle(Tick(), now)` at the latest; None when nothing is pending."""
+        ...
 
     def handle(self, input: Input, now: float) -> list[Action]:
         """Take one input in and return everything that follows from it, in order."""
