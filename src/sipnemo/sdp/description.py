@@ -209,14 +209,15 @@ def _parse_m(line: str) -> tuple[str, int, int, str, str]:
     return parts[0], parse_port(port, line), int(count) if slash else 1, parts[2], parts[3]
 
 
+@lru_cache(maxsize=4096)
 def _parse_c(line: str) -> Connection:
+    """Cached: a phone writes the same line in every description."""
     parts = line[2:].split()
     if len(parts) != 3 or parts[0] != "IN" or parts[1] not in ("IP4", "IP6"):
         raise SdpError(f"bad c= line: {line!r}")
     return connection_to(parts[1], parts[2].partition("/")[0])
 
 
-@lru_cache(maxsize=4096)
 def connection_to(addrtype: str, address: str) -> Connection:
     """The Connection for this address; raises SdpError when it is no literal of that type."""
     if address.endswith(".invalid"):
