@@ -15,6 +15,7 @@ from .hosts import Host, wait_until
 from .programs import Certificates, Transport
 
 Event = dict[str, Any]
+AnswerMode = Literal["auto", "manual", "early"]
 
 CONFIG = """\
 poll_method epoll
@@ -37,6 +38,7 @@ net_interface {interface}
 module_path {modules}
 module g711.so
 module aubridge.so
+module srtp.so
 module_tmp uuid.so
 module_tmp account.so
 module_app menu.so
@@ -63,11 +65,11 @@ class Baresip:
     transport: Transport = "udp"
     outbound: str = ""
     "Outbound proxy as a SIP URI without transport, for example sip:10.7.0.1; empty: straight to the domain."
-    answer_mode: Literal["auto", "manual", "early"] = "auto"
-    interface: str = "eth0"
+    answer_mode: AnswerMode = "auto"
     certificates: Certificates | None = None
     options: str = ""
     "More account parameters, for example ;mediaenc=srtp-mand."
+    interface: str = "eth0"
     expires: int = 3600
     events: list[Event] = field(default_factory=list)
 
@@ -80,6 +82,7 @@ class Baresip:
         directory = self.host.directory / f"baresip-{self.user}"
         directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / "log"
+        self.log.unlink(missing_ok=True)
         tls = ""
         if self.certificates:
             tls = f"sip_certificate {self.certificates.certificate}\nsip_cafile {self.certificates.authority}"

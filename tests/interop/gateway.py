@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -71,12 +72,23 @@ class GatewayWorld:
         self.world.cut(line, how)
         self._broken.add(line)
 
-    def calm(self) -> None:
-        """Mend what is cut and wait until both paths are ON and no call is left."""
+    def mend(self) -> None:
+        """Mend what is cut and wait until both paths are ON."""
         while self._broken:
             self.world.restore(self._broken.pop())
         wait_until(lambda: self.paths_on() == {1, 2}, 15, f"both paths to be ON: {self._rows('paths')}")
-        wait_until(lambda: not self.sessions(), 10, "the Session List to be empty")
+
+    @contextmanager
+    def calm(self) -> Iterator[None]:
+        """Both paths ON and no call before and after; an AssertionError in between ends with the servers' logs."""
+        self.mend()
+        wait_until(lambda: not self.sessions(), 10, "the Session List to be empty before the test")
+        try:
+            yield
+            self.mend()
+            wait_until(lambda: not self.sessions(), 10, f"the Session List to be empty: {self.sessions()}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.say()}") from error
 
     def say(self) -> str:
         """The end of both logs, for a test that failed."""

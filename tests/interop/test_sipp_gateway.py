@@ -108,4 +108,5 @@ def test_a_call_over_tcp(world: GatewayWorld, registered: dict[Wire, Agent]) -> 
 
 
 def test_nothing_is_left_of_any_of_these_calls(world: GatewayWorld) -> None:
-    world.calm()
+    with world.calm():
+        pass

@@ -1,0 +1,123 @@
+"""What else happens to calls of real phones while uplinks come and go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .calls import HOSTS, connect, hang_up, hear, phones, start_servers
+from .gateway import GatewayWorld
+from .hosts import wait_until
+
+pytestmark = pytest.mark.programs("baresip", "kamailio", "kamailio-tls", "openssl")
+
+PLANES = ("kernel", "userspace")
+
+
+@pytest.fixture(scope="module", params=PLANES)
+def world(directory: Path, request: pytest.FixtureRequest) -> Iterator[GatewayWorld]:
+    """One world per media plane."""
+    with GatewayWorld(directory / request.param, {"[media]": {"plane": request.param}}) as world:
+        start_servers(world)
+        yield world
+
+
+@pytest.mark.req("MH-12", "RO-10")
+def test_each_path_in_turn_may_fail(world: GatewayWorld) -> None:
+    with world.calm(), phones(world) as people:
+        alice, bob, carol, dave = (people[user] for user in HOSTS)
+        connect(alice, carol)
+        connect(dave, bob)
+        for line, survivor in (("uplink1", 2), ("uplink2", 1), ("uplink1", 2)):
+            world.cut(line, "silent")
+            hear(alice, bob, carol, dave)
+            wait_until(lambda survivor=survivor: world.paths_on() == {survivor}, 10, "the other path to be OFF")  # type: ignore[misc]
+            world.mend()
+        hang_up(carol, alice)
+        hang_up(bob, dave)
+
+
+@pytest.mark.req("MH-12")
+def test_a_drained_path_loses_no_packet(world: GatewayWorld) -> None:
+    with world.calm(), phones(world) as people:
+        alice, bob, carol, dave = (people[user] for user in HOSTS)
+        connect(alice, carol)
+        connect(dave, bob)
+        command(world, "path", "1", "off")
+        try:
+            wait_until(lambda: {int(call["eface_id"]) for call in world.sessions()} == {2}, 10, "both calls to move")
+            hear(alice, bob, carol, dave)
+        finally:
+            command(world, "path", "1", "auto")
+        hang_up(alice, carol)
+        hang_up(dave, bob)
+        assert [person.tap.lost("in") for person in (alice, bob, carol, dave)] == [0, 0, 0, 0]
+
+
+@pytest.mark.req("MH-12")
+def test_a_ringing_call_outlives_its_uplink(world: GatewayWorld) -> None:
+    with world.calm(), phones(world, answer="manual") as people:
+        alice, bob, carol, dave = (people[user] for user in HOSTS)
+        alice.phone.dial(carol.phone.uri)
+        dave.phone.dial(bob.phone.uri)
+        carol.phone.wait_for("CALL_INCOMING")
+        bob.phone.wait_for("CALL_INCOMING")
+        alice.phone.wait_for("CALL_RINGING")
+        dave.phone.wait_for("CALL_RINGING")
+        world.cut("uplink1", "carrier")
+        wait_until(lambda: world.paths_on() == {2}, 10, "the path to be OFF")
+        for person in (carol, bob):
+            person.phone.answer()
+        for person in (alice, bob, carol, dave):
+            person.phone.wait_for("CALL_ESTABLISHED")
+        hear(alice, bob, carol, dave)
+        hang_up(alice, carol)
+        hang_up(dave, bob)
+
+
+@pytest.mark.req("MH-12")
+def test_a_call_on_hold_moves_and_is_resumed(world: GatewayWorld) -> None:
+    with world.calm(), phones(world) as people:
+        alice, carol = people["alice"], people["carol"]
+        connect(alice, carol)
+        alice.phone.hold()
+        world.cut("uplink1", "silent")
+        wait_until(lambda: world.paths_on() == {2}, 10, "the path to be OFF")
+        alice.phone.resume()
+        hear(alice, carol)
+        hang_up(carol, alice)
+
+
+def test_encrypted_media_moves_untouched(world: GatewayWorld) -> None:
+    with world.calm(), phones(world, "tls", options=";mediaenc=srtp-mand") as people:
+        alice, bob, carol, dave = (people[user] for user in HOSTS)
+        connect(alice, carol)
+        connect(dave, bob)
+        world.cut("uplink1", "carrier")
+        hear(alice, bob, carol, dave)
+        hang_up(carol, alice)
+        hang_up(bob, dave)
+        for person in people.values():
+            assert "decrypt" not in person.phone.log.read_text(errors="replace"), "every packet was authentic"
+
+
+def test_calls_wait_for_a_path_to_come_back(world: GatewayWorld) -> None:
+    with world.calm(), phones(world) as people:
+        alice, bob, carol, dave = (people[user] for user in HOSTS)
+        connect(alice, carol)
+        connect(dave, bob)
+        world.cut("uplink1", "carrier")
+        world.cut("uplink2", "carrier")
+        wait_until(lambda: not world.paths_on(), 10, "no path to be ON")
+        world.mend()
+        hear(alice, bob, carol, dave)
+        hang_up(alice, carol)
+        hang_up(dave, bob)
+
+
+def command(world: GatewayWorld, *words: str) -> None:
+    """`sipnemo …` on the gateway."""
+    world.hosts["nms"].run(sys.executable, "-m", "sipnemo", *words)
