@@ -1,0 +1,244 @@
+"""One place a request is to reach, hop after hop until one answers (MH-11, RFC 3263 §4.3).
+
+The ways to a SIP-NMS are its flows, best Priority first. When the first is silent for `path_timeout` the next is
+tried as well, but the first is not given up: if only an answer was late, the SIP-NMS sees the same request twice,
+knows it as merged (RFC 3261 §8.2.2.2), and whichever copy it goes on with is the call. The copy that speaks first
+is kept; others are cancelled as soon as they speak, so there is never a second call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sipnemo.roles.endpoint import LARGEST_DATAGRAM
+from sipnemo.roles.hs.outgoing import Hop
+from sipnemo.sip.flow import Flow
+from sipnemo.sip.message import Response
+from sipnemo.sip.server_location import Target
+from sipnemo.sip.timers import TIMEOUT, TIMER_C, Timer
+from sipnemo.sip.transaction import ClientTransaction, InviteClient, State
+
+if TYPE_CHECKING:
+    from sipnemo.roles.hs.fork import Fork
+
+FLOW_FAILED: Final = 430
+"RFC 5626 §11.4."
+
+
+class Leg:
+    """One branch of a fork; a client transaction user."""
+
+    def __init__(self, fork: Fork, hops: list[Hop]) -> None:
+        self._fork: Final = fork
+        self._hs: Final = fork.hs
+        self._hops: Final = hops
+        "Not tried yet."
+        self._pending: Final[dict[ClientTransaction, Hop]] = {}
+        self._cancelled: Final[set[ClientTransaction]] = set()
+        self._heard: ClientTransaction | None = None
+        "The copy that got a provisional response."
+        self._locating = False
+        self._patience: Timer | None = None
+        self._ringing_until = 0.0
+        self._ended = False
+        self._status = 0
+        "Of the best final response so far."
+        self._response: Response | None = None
+        self._given_up = False
+
+    def start(self, now: float) -> None:
+        """Try the first hop."""
+        self._next(now)
+        if self._fork.method == "INVITE" and not self._ended:
+            self._ringing_until = now + TIMER_C
+            self._hs.timers.set(self._ringing_until, self._ring_no_longer)
+
+    def cancel(self, now: float) -> None:
+        """No answer is wanted any more. What has not spoken yet is cancelled when it does (§9.1)."""
+        if self._ended or self._given_up:
+            return
+        self._given_up = True
+        self._hops.clear()
+        self._stop_waiting()
+        if self._fork.method == "INVITE":
+            for client in list(self._pending):
+                self._cancel(client, now)
+        if not self._pending and not self._locating:
+            self._end(487, None, now)
+
+    # ---------------------------------------------------------------------------------------------------- forward
+
+    def _next(self, now: float) -> None:
+        """Try the next hop; without one, and nothing under way, the leg has failed."""
+        self._stop_waiting()
+        while self._hops:
+            hop = self._hops.pop(0)
+            if hop.flow is None:
+                self._locate(hop, now)
+                return
+            self._send(hop, hop.flow, now)
+            return
+        if not self._pending and not self._locating:
+            self._end(self._status or 480, self._response, now)
+
+    def _send(self, hop: Hop, flow: Flow, now: float) -> None:
+        hs = self._hs
+        branch = f"{hs.ids.branch()}.{self._fork.mark}"
+        data = self._fork.outgoing.encode(hs.domain.via(flow, branch), hop)
+        client = hs.layer.request(self, branch, self._fork.method, data, flow, now)
+        self._pending[client] = hop
+        if self._hops:
+            self._patience = hs.timers.set(now + hs.settings.path_timeout, self._silent)
+
+    def _locate(self, hop: Hop, now: float) -> None:
+        assert hop.next_uri is not None
+        self._locating = True
+
+        def located(targets: list[Target], at: float) -> None:
+            self._locating = False
+            if self._given_up or self._ended:
+                if not self._pending:
+                    self._end(487, None, at)
+                return
+            near = self._fork.server.flow.local
+            found = []
+            for target in targets:
+                flow = self._hs.domain.flow_to(target.transport, target.host, target.port, near)
+                if flow is not None:
+                    found.append(hop._replace(flow=flow))
+            self._hops[:0] = found
+            self._next(at)
+
+        self._hs.find_targets(hop.next_uri, located, now, self._fork.outgoing.size > LARGEST_DATAGRAM)
+
+    def _silent(self, now: float) -> None:
+        """Not even a provisional response: try the next Priority as well."""
+        self._patience = None
+        for client, hop in self._pending.items():
+            self._suspect(client.flow, hop, "no answer", now)
+        self._next(now)
+
+    def _suspect(self, flow: Flow, hop: Hop, why: str, now: float) -> None:
+        if hop.watched:
+            self._hs.suspect(flow, why, self._fork.server.request.call_id, now)
+
+    def _ring_no_longer(self, now: float) -> None:
+        """Timer C (§16.8)."""
+        if self._ended or self._given_up:
+            return
+        if now < self._ringing_until:
+            self._hs.timers.set(self._ringing_until, self._ring_no_longer)
+        else:
+            self.cancel(now)
+
+    # --------------------------------------------------------------------------------------------------- backward
+
+    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
+        """A response to one of the copies."""
+        status = response.status
+        if status < 200:
+            self._provisional(client, response, now)
+            return
+        hop = self._pending.pop(client, None)
+        if self._heard is client:
+            self._heard = None
+        if status < 300:
+            self._stop_waiting()
+            self._hops.clear()
+            if client.method == "INVITE":  # the others may have been late only
+                for other in list(self._pending):
+                    self._cancel(other, now)
+                self._hs.remember_call(response.call_id, client.flow, now)
+            first = not self._ended
+            self._ended = True
+            self._fork.success(self, response, first, now)
+            return
+        if self._ended or hop is None:
+            return
+        if hop.watched and status == FLOW_FAILED:
+            self._suspect(client.flow, hop, "430 Flow Failed", now)
+        self._better(status, response)
+        if self._hops and status in (408, FLOW_FAILED, 503):
+            self._next(now)
+        elif not self._pending and not self._locating:
+            self._end(self._status, self._response, now)
+
+    def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
+        """No final response to one of the copies: 408 or 503 of our own making."""
+        hop = self._pending.pop(client, None)
+        if self._ended or hop is None:
+            return
+        if self._heard is client:
+            self._heard = None
+        self._suspect(client.flow, hop, "the transport failed" if status == 503 else "no answer", now)
+        self._better(480 if status == 503 else status, None)
+        if self._hops:
+            self._next(now)
+        elif not self._pending and not self._locating:
+            self._end(487 if self._given_up and client in self._cancelled else self._status, self._response, now)
+
+    def _provisional(self, client: ClientTransaction, response: Response, now: float) -> None:
+        if self._ended or self._given_up:
+            self._cancel(client, now)
+            return
+        if self._heard is None:
+            self._heard = client
+            self._stop_waiting()
+            self._hops.clear()
+        elif self._heard is not client:
+            self._cancel(client, now)
+            return
+        if response.status > 100:
+            self._ringing_until = now + TIMER_C
+            self._fork.provisional(response, now)
+
+    def _better(self, status: int, response: Response | None) -> None:
+        """Keep what says most about the request rather than about one of the ways to it."""
+        if not self._status or _weight(status, response) >= _weight(self._status, self._response):
+            self._status, self._response = status, response
+
+    def _cancel(self, client: ClientTransaction, now: float) -> None:
+        """CANCEL one copy, if it has spoken; it counts as cancelled when it stays silent (§9.1)."""
+        if not isinstance(client, InviteClient) or client.state is not State.PROCEEDING or client in self._cancelled:
+            return
+        self._cancelled.add(client)
+        hs = self._hs
+        hs.layer.request(IGNORED, client.branch, "CANCEL", client.cancel(), client.flow, now)
+        hs.timers.set(now + TIMEOUT, lambda at: client.give_up(408, at))
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _end(self, status: int, response: Response | None, now: float) -> None:
+        if not self._ended:
+            self._ended = True
+            self._stop_waiting()
+            self._fork.failed(status, response, now)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the final response of this leg has been handed up."""
+        return self._ended
+
+
+def _weight(status: int, response: Response | None) -> int:
+    if status in (482, FLOW_FAILED):
+        return 0
+    if status in (408, 480, 503):
+        return 2 if response is not None else 1
+    return 3
+
+
+class _Ignored:
+    """What becomes of a CANCEL is nobody's concern: the INVITE's own end tells."""
+
+    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
+        """Nothing follows."""
+
+    def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
+        """Nothing follows."""
+
+
+IGNORED: Final = _Ignored()

@@ -1,0 +1,256 @@
+"""The SIP-HS: which story does this input belong to? REGISTER: `registrar.py`; everything else: `proxy.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from sipnemo.roles.endpoint import Endpoint
+from sipnemo.roles.hs.access import Access, DeniedError
+from sipnemo.roles.hs.bindings import TABLE, BindingList
+from sipnemo.roles.hs.domain import Domain
+from sipnemo.roles.hs.fork import Fork
+from sipnemo.roles.hs.proxy import Proxy
+from sipnemo.roles.hs.registrar import Registrar
+from sipnemo.roles.hs.settings import HsSettings
+from sipnemo.roles.hs.status import report
+from sipnemo.roles.node import (
+    Action,
+    Closed,
+    Command,
+    Count,
+    Environment,
+    Finished,
+    Input,
+    Link,
+    Listen,
+    Notice,
+    Received,
+    Reply,
+    Send,
+    SendFailed,
+    Stop,
+)
+from sipnemo.sip import stun
+from sipnemo.sip.errors import SipError
+from sipnemo.sip.flow import Flow
+from sipnemo.sip.message import Request, Response
+from sipnemo.sip.server_location import Target
+from sipnemo.sip.timers import TIMEOUT
+from sipnemo.sip.transaction import ServerTransaction
+from sipnemo.sip.uri import Uri, UriError, is_address, parse
+
+METHODS: Final = (
+    "ACK, BYE, CANCEL, INFO, INVITE, MESSAGE, NOTIFY, OPTIONS, PRACK, PUBLISH, REFER, REGISTER, SUBSCRIBE, UPDATE"
+)
+_COUNTED: Final = frozenset(METHODS.split(", "))
+SUSPECT_FOR: Final = 30.0
+"How long a flow that did not answer comes last, unless something is heard from it before."
+
+
+class HomeServer(Endpoint):
+    """One SIP-HS: registrar, store of bindings, and proxy for SIP-NMSs and users."""
+
+    def __init__(self, settings: HsSettings, environment: Environment) -> None:
+        super().__init__(environment, settings.limits)
+        self.settings: Final = settings
+        self.domain: Final = Domain(settings)
+        self.access: Final = Access(settings.domain, environment.seed, settings.accounts, settings.users)
+        self.bindings: Final = BindingList(settings.accounts, settings.users)
+        self.registrar: Final = Registrar(self)
+        self.proxy: Final = Proxy(self)
+        self.connected: Final[set[Flow]] = set()
+        "Connections that bindings came over and that are open."
+        self.suspects: Final[set[Flow]] = set()
+        "Flows of SIP-NMSs that did not answer and come last for a while."
+        self.calls: Final[dict[str, Flow]] = {}
+        "Calls answered a moment ago, and over which flow: where their ACK goes."
+        self._sources: dict[Flow, float] = {}
+        "Where authenticated REGISTERs came from, and until when (wall clock) that counts."
+        self._branches: Final = self.ids.branch()[:15]
+        "How the branch parameters of this process begin."
+        self._unreadable: Final = self.bindings.restore(environment.stored.get(TABLE, {}), settings.listen)
+        self.timers.set(0.0, self._begin)
+
+    def wall(self, now: float) -> float:
+        """Seconds since 1970 at this instant."""
+        return self.environment.wall_clock + now
+
+    def handle(self, input: Input, now: float) -> list[Action]:
+        """Take one input in and return everything that follows from it, in order."""
+        if self.suspects and type(input) is Received:
+            self.suspects.discard(input.flow)
+        return super().handle(input, now)
+
+    def _begin(self, now: float) -> None:
+        for local in self.settings.listen:
+            self.act(Listen(local))
+        for user in self._unreadable:
+            self.log("error", f"The stored bindings of {user} cannot be read and are not used")
+        count = 0
+        for record in self.bindings:
+            self.registrar.watch(record)
+            count += len(record.bindings)
+        self.log("info", f"Home server for {self.domain.text}, {count} bindings restored")
+        self.act(Notice("ready"))
+
+    # ---------------------------------------------------------------------------------------------------- messages
+
+    def on_request(self, server: ServerTransaction, request: Request, now: float) -> None:
+        """A new request."""
+        method = request.method
+        self.act(Count("requests", (method if method in _COUNTED else "other",)))
+        try:
+            if method == "REGISTER" and self._names_us(request):
+                self.registrar.register(server, request, now)
+            elif not self.proxy.forward(server, request, now):
+                self._serve(server, now)
+        except SipError as error:
+            self._refuse(server, error, now)
+
+    def on_ack(self, request: Request, flow: Flow, now: float) -> None:
+        """An ACK of a 2xx."""
+        self.proxy.acknowledge(request, flow, now)
+
+    def on_cancel(self, server: ServerTransaction, cancelled: ServerTransaction, now: float) -> None:
+        """The caller hangs up before the answer."""
+        if isinstance(cancelled.user, Fork):
+            cancelled.user.cancel(now)
+
+    def on_stray(self, response: Response, flow: Flow, now: float) -> None:
+        """A response without transaction: a late 2xx is passed on by its Via, so that the caller can end that call.
+
+        Only when we made the branch: nobody else's responses are carried anywhere.
+        """
+        if not 200 <= response.status < 300 or response.cseq_method != "INVITE":
+            return
+        if not response.branch.startswith(self._branches):
+            return
+        response.pop("via")
+        back = self._back(response, flow)
+        if back is not None:
+            self.act(Send(response.encode(), back))
+
+    def on_stun(self, data: bytes, flow: Flow, now: float) -> None:
+        """A liveness probe on a SIP flow (RFC 5626 §8)."""
+        answer = stun.answer(data, flow.remote)
+        if answer is not None:
+            self.act(Send(answer, flow))
+
+    def on_input(self, input: Input, now: float) -> None:
+        """Everything but messages."""
+        match input:
+            case SendFailed(flow, _) | Closed(flow) if flow.reliable:
+                self.connected.discard(flow)
+            case Link(name, _, _, addresses):
+                self.domain.link_changed(name, addresses)
+            case Command(ticket, name, arguments):
+                self.act(Reply(ticket, report(self, name, arguments, now)))
+            case Stop():
+                self.act(Finished())
+            case _:
+                pass
+
+    # ------------------------------------------------------------------------------------------ for the two stories
+
+    def find_targets(
+        self, uri: Uri, then: Callable[[list[Target], float], None], now: float, large: bool = False
+    ) -> None:
+        """Where a request to this URI goes; a large one by a stream if that can be (§18.1.1)."""
+        transports = self.domain.transports
+        if large and "TCP" in transports and not uri.transport and uri.scheme == "sip":
+            transports = ("TCP", *(name for name in transports if name != "TCP"))
+        self.locate(uri, then, now, transports)
+
+    def reachable(self, flow: Flow) -> None:
+        """A binding has come over this flow."""
+        if flow.reliable:
+            self.connected.add(flow)
+
+    def registered_from(self, flow: Flow, until: float) -> None:
+        """An authenticated REGISTER came from there."""
+        self._sources[flow] = until
+        if len(self._sources) > 4096 and len(self._sources) & 1023 == 0:
+            self._sources = {known: end for known, end in self._sources.items() if end > until - 86400}
+
+    def knows(self, flow: Flow, now: float) -> bool:
+        """Whether this is where somebody registered here sends from."""
+        return self._sources.get(flow, 0.0) > self.wall(now)
+
+    def suspect(self, flow: Flow, why: str, call_id: str, now: float) -> None:
+        """A flow did not do its duty: others come before it until something is heard from it."""
+        if flow not in self.suspects:
+            self.log("warning", f"{why} from {flow.remote[0]}:{flow.remote[1]}: the next Priority is tried", call_id)
+            self.act(Count("flow_failures", (why.replace(" ", "_").lower(),)))
+            self.suspects.add(flow)
+            self.timers.set(now + SUSPECT_FOR, lambda _now: self.suspects.discard(flow))
+
+    def remember_call(self, call_id: str, flow: Flow, now: float) -> None:
+        """A 2xx to an INVITE came over this flow."""
+        if call_id not in self.calls:
+            self.timers.set(now + TIMEOUT, lambda _now: self._forget_call(call_id))
+        self.calls[call_id] = flow
+
+    def has_passed(self, request: Request, mark: str) -> bool:
+        """Whether the request, just as it is, has been here before (§16.3 item 4, RFC 5393)."""
+        if sum(name == "via" for name in request.names) == 1 and "," not in request.value("via"):
+            return False
+        return any(
+            f"branch={self._branches}" in via and via.partition("branch=")[2].partition(";")[0].endswith(mark)
+            for via in request.values("via")
+        )
+
+    # --------------------------------------------------------------------------------------------------- internals
+
+    def _forget_call(self, call_id: str) -> None:
+        self.calls.pop(call_id, None)
+
+    def _names_us(self, request: Request) -> bool:
+        try:
+            uri = parse(request.uri)
+        except UriError:
+            return False
+        return uri.is_sip and self.domain.is_ours(uri)
+
+    def _serve(self, server: ServerTransaction, now: float) -> None:
+        """A request for this server itself."""
+        request = server.request
+        if request.to_tag:
+            raise SipError(481)
+        if request.method != "OPTIONS":
+            raise SipError(405, headers=("Allow: OPTIONS, REGISTER",))
+        required = request.values("require")
+        if required:
+            raise SipError(420, headers=(f"Unsupported: {', '.join(required)}",))
+        self.respond(server, 200, now, headers=(f"Allow: {METHODS}", "Accept: */*", "Supported: outbound"))
+
+    def _refuse(self, server: ServerTransaction, error: SipError, now: float) -> None:
+        request = server.request
+        self.act(Count("requests_refused", (str(error.status),)))
+        if isinstance(error, DeniedError):
+            if error.cause:
+                self.act(Count("authentication_failures", (error.outcome.value,)))
+                self.log("info", f"Credentials refused: {error.cause}", request.call_id, source=server.flow.remote[0])
+        elif error.status not in (480, 423):
+            self.log("info", f"{request.method} {request.uri} refused: {error}", request.call_id)
+        self.respond(server, error.status, now, reason=error.reason, headers=error.headers)
+
+    def _back(self, response: Response, flow: Flow) -> Flow | None:
+        """Where the topmost Via of a response leads (§18.2.2); only plain UDP can be found again without state."""
+        via = next(iter(response.values("via")), "")
+        head, _, params = via.partition(";")
+        protocol, _, sent_by = head.rpartition(" ")
+        if not protocol.upper().endswith("/UDP"):
+            return None
+        found = dict(item.strip().partition("=")[::2] for item in params.split(";"))
+        host, port = _host_port(sent_by)
+        host = found.get("received", host).strip("[]")
+        port = found.get("rport", "") or port
+        if not port.isdecimal():
+            return None
+        return self.domain.flow_to("UDP", host, int(port), flow.local) if is_address(host) else None
+
+
+def _host_port(sent_by: str) -> tuple[str, str]:
+    host, _, port = sent_by.rpartition(":") if sent_by[-1:] != "]" and ":" in sent_by else (sent_by, "", "5060")
+    return host, port
