@@ -48,4 +48,4 @@ def test_a_flow_put_twice_is_one_flow() -> None:
     assert list(table.flows) == [up.key]
     assert table.pop(up.key) == up._replace(source_port=30000)
     assert table.pop(up.key) is None
-    assert not table.hosts
+    assert table.flows == {}

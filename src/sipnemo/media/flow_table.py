@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from sipnemo.media.flow import FlowKey, MediaFlow
 
 
@@ -12,31 +10,31 @@ class FlowTable:
 
     def __init__(self) -> None:
         self.flows: dict[FlowKey, MediaFlow] = {}
-
-        self.hosts: Counter[str] = Counter()
-        "Own addresses at which media arrives → number of flows."
-
-        self._pairs: dict[tuple[int, int], set[FlowKey]] = {}
+        self._pairs: dict[tuple[int, int], tuple[FlowKey, ...]] = {}
 
     def put(self, flow: MediaFlow) -> None:
         """Add a flow, or replace the one with the same key."""
-        self.pop(flow.key)
-        self.flows[flow.key] = flow
-        self.hosts[flow.key.host] += 1
-        self._pairs.setdefault((flow.key.port, flow.source_port), set()).add(flow.key)
+        key = flow.key
+        pair = (key.port, flow.source_port)
+        old = self.flows.get(key)
+        if old is not None:
+            if old.source_port == flow.source_port:
+                self.flows[key] = flow
+                return
+            self.pop(key)
+        self.flows[key] = flow
+        self._pairs[pair] = (*self._pairs.get(pair, ()), key)
 
     def pop(self, key: FlowKey) -> MediaFlow | None:
         """Remove and return a flow; None when there is none."""
         flow = self.flows.pop(key, None)
         if flow is None:
             return None
-        self.hosts[key.host] -= 1
-        if not self.hosts[key.host]:
-            del self.hosts[key.host]
         pair = (key.port, flow.source_port)
-        keys = self._pairs[pair]
-        keys.discard(key)
-        if not keys:
+        left = tuple(other for other in self._pairs[pair] if other != key)
+        if left:
+            self._pairs[pair] = left
+        else:
             del self._pairs[pair]
         return flow
 
@@ -48,6 +46,6 @@ class FlowTable:
         reverse = self.flows.get(flow.reverse) if flow.reverse is not None else None
         if reverse is None:
             return []
-        pair = self._pairs.get((reverse.key.port, reverse.source_port), set())
-        found = (self.flows[key] for key in sorted(pair))
+        pair = self._pairs.get((reverse.key.port, reverse.source_port), ())
+        found = (self.flows[key] for key in pair)
         return [other for other in found if other.peer == reverse.peer and other.group == reverse.group]

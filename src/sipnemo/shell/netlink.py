@@ -24,6 +24,7 @@ NETLINK_GET_STRICT_CHK = 12
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 BUFFER = 16 << 20
+SMALL, LARGE = 4096, 1 << 16  # octets of one acknowledgement, of one part of a dump
 
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
@@ -169,7 +170,7 @@ class Netlink:
         refused: NetlinkError | None = None
         while True:
             try:
-                data = self._socket.recv(1 << 18, socket.MSG_DONTWAIT)
+                data = self._socket.recv(SMALL, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
             offset = 0
@@ -207,7 +208,7 @@ class Netlink:
         found: list[Message] = []
         torn = False
         while True:
-            data = self._socket.recv(1 << 18)
+            data = self._socket.recv(LARGE)
             offset = 0
             while offset + 16 <= len(data):
                 length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)

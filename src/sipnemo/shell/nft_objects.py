@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 
 from sipnemo.shell.netlink import (
@@ -172,23 +173,47 @@ def element_lists(table: str, name: str, elements: Iterable[bytes]) -> Iterator[
         yield head + nested(3, *chunk)
 
 
+# An element as the kernel lists it: { KEY, DATA, EXPR { NAME "counter", DATA { BYTES, PACKETS } } }; the two attribute
+# headers in the middle tell whether this is the layout.
+_COUNTED = {84: struct.Struct("=12x8s20x20xI8sI8s"), 108: struct.Struct("=12x20s32x20xI8sI8s")}
+_BYTES = int.from_bytes(struct.pack("=HH", 12, 1), sys.byteorder)
+_PACKETS = int.from_bytes(struct.pack("=HH", 12, 2), sys.byteorder)
+
+
 def counted_elements(body: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(key, packets, octets) of the elements in one answer to GETSETELEM."""
+    big = int.from_bytes
     for kind, listed in attributes(body):
         if kind != 3:
             continue
-        for _kind, element in attributes(listed):
-            key, packets, octets = b"", 0, 0
-            for member, value in attributes(element):
-                if member == 1:
-                    key = value[4:]
-                elif member == 7:  # { NAME "counter", DATA { BYTES, PACKETS } }
-                    for part, inner in attributes(value):
-                        if part == 2:
-                            numbers = dict(attributes(inner))
-                            octets = int.from_bytes(numbers.get(1, b""), "big")
-                            packets = int.from_bytes(numbers.get(2, b""), "big")
-            yield key, packets, octets
+        offset, end = 0, len(listed)
+        while offset + 4 <= end:
+            length = int.from_bytes(listed[offset : offset + 2], sys.byteorder)
+            if length < 4:
+                return
+            if (layout := _COUNTED.get(length)) is not None:
+                key, first, octets, second, packets = layout.unpack_from(listed, offset)
+                if first == _BYTES and second == _PACKETS:
+                    yield key, big(packets, "big"), big(octets, "big")
+                    offset += length
+                    continue
+            yield _counted(listed[offset + 4 : offset + length])
+            offset += (length + 3) & ~3
+
+
+def _counted(element: bytes) -> tuple[bytes, int, int]:
+    """One element, whatever else the kernel says about it."""
+    key, packets, octets = b"", 0, 0
+    for member, value in attributes(element):
+        if member == 1:
+            key = value[4:]
+        elif member == 7:
+            for part, inner in attributes(value):
+                if part == 2:
+                    numbers = dict(attributes(inner))
+                    octets = int.from_bytes(numbers.get(1, b""), "big")
+                    packets = int.from_bytes(numbers.get(2, b""), "big")
+    return key, packets, octets
 
 
 # ------------------------------------------------------------------------------------------------------ expressions

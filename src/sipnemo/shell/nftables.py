@@ -49,11 +49,23 @@ class _Path:
     def __init__(self, chain: str, source: str, hops: tuple[Hop, ...]) -> None:
         self.chain = chain
         self.source = source
+        self.change(hops)
+
+    def change(self, hops: tuple[Hop, ...]) -> None:
+        """Other next hops than before."""
         self.hops = hops
+        self.reaches_all = not hops or not hops[-1].prefix.prefixlen
+        "Every destination has a next hop; or none has: a path that is down drops, nothing can help it."
+        self._reached: dict[str, bool] = {}
 
     def reaches(self, host: str) -> bool:
-        """Whether a next hop is known. A path that is down altogether reaches all: its packets are dropped."""
-        return not self.hops or not self.hops[-1].prefix.prefixlen or next_hop(self.hops, host) is not None
+        """Whether a next hop is known."""
+        if self.reaches_all:
+            return True
+        known = self._reached.get(host)
+        if known is None:
+            known = self._reached[host] = next_hop(self.hops, host) is not None
+        return known
 
 
 class KernelPlane:
@@ -89,7 +101,6 @@ class KernelPlane:
                 self._routes = Routes.read(self._routes_netlink)
                 self._set_up()
                 self._relay = RelayPlane(on_latched=self._on_latched)
-                self._relay.own = self._routes.addresses
             except BaseException:
                 self._netlink.close()
                 raise
@@ -118,7 +129,7 @@ class KernelPlane:
 
     def refresh_routes(self) -> None:
         """Look the next hops of every path up anew."""
-        self._read_routes()
+        self._routes = Routes.read(self._routes_netlink)
         in_use = {id(path) for path in self._verdicts.values()}
         transaction = Transaction()
         for (source, device), path in list(self._paths.items()):
@@ -127,7 +138,7 @@ class KernelPlane:
                 nft.delete_chain(transaction, self.name, path.chain)
                 del self._paths[source, device]
             elif hops != path.hops:
-                path.hops = hops
+                path.change(hops)
                 nft.flush_chain(transaction, self.name, path.chain)
                 rules.add_path_rules(transaction, self.name, path.chain, source, hops)
         self._commit(transaction)
@@ -176,8 +187,7 @@ class KernelPlane:
         self._commit(transaction)
         self._verdicts.update(changes)
         self._relay.set_path(path)
-        complete = not way.hops or not way.hops[-1].prefix.prefixlen
-        if not complete or any(self._table.flows[key].group == path.group for key in self._elsewhere):
+        if not way.reaches_all or any(self._table.flows[key].group == path.group for key in self._elsewhere):
             self._place([flow for flow in self._table.flows.values() if flow.group == path.group])
 
     def counters(self, keys: Iterable[FlowKey] | None = None) -> dict[FlowKey, tuple[int, int]]:
@@ -278,16 +288,12 @@ class KernelPlane:
 
     # ---------------------------------------------------------------------------------------------------------- paths
 
-    def _read_routes(self) -> None:
-        self._routes = Routes.read(self._routes_netlink)
-        self._relay.own = self._routes.addresses
-
     def _way(self, transaction: Transaction, path: MediaPath) -> _Path:
         """The chain of a path; one that is new is resolved and made."""
         known = self._paths.get((path.source, path.device))
         if known is not None:
             return known
-        self._read_routes()
+        self._routes = Routes.read(self._routes_netlink)
         self._chains += 1
         way = _Path(f"path_{self._chains}", path.source, self._routes.hops(path.source, path.device))
         nft.add_chain(transaction, self.name, way.chain)
@@ -309,11 +315,12 @@ class KernelPlane:
 
     def _expressible(self, flow: MediaFlow) -> bool:
         """Whether the kernel can forward this flow, apart from learning."""
-        version = family_of(flow.key.host).version
-        if version != family_of(flow.peer[0]).version or flow.peer[0] in self._routes.addresses:
+        host = flow.peer[0]
+        six = ":" in host
+        if six != (":" in flow.key.host) or host in self._routes.addresses:
             return False
-        path = self._verdicts.get((version, flow.group))
-        return path is None or path.reaches(flow.peer[0])
+        path = self._verdicts.get((6 if six else 4, flow.group))
+        return path is None or path.reaches(host)
 
     def _learning(self, flow: MediaFlow) -> bool:
         return bool(flow.admit) and flow.key not in self._latched
@@ -331,56 +338,70 @@ class KernelPlane:
                 in_relay.append(flow)
             else:
                 in_kernel.append(flow)
-        if in_relay:
-            # The sockets stand before the elements go, so that no packet finds neither.
-            self._relay.add([flow if self._learning(flow) else flow._replace(admit=()) for flow in in_relay])
+        before = self._relay.holds([flow.key for flow in flows])
         try:
-            self._write(in_kernel, in_relay)
-        except NetlinkError as error:
-            if not in_kernel:
-                raise
-            self._trouble(error)
-            self._relay.add([flow._replace(admit=()) for flow in in_kernel])
-            elsewhere |= {flow.key for flow in in_kernel}
-            self._write([], flows)
+            if in_relay:
+                # The sockets stand before the elements go, so that no packet finds neither.
+                self._relay.add([flow if self._learning(flow) else flow._replace(admit=()) for flow in in_relay])
+            try:
+                self._write(in_kernel, in_relay)
+            except NetlinkError as error:
+                if not in_kernel:
+                    raise
+                self._trouble(error)
+                self._relay.add([flow._replace(admit=()) for flow in in_kernel])
+                elsewhere |= {flow.key for flow in in_kernel}
+                self._write([], flows)
+        except OSError:
+            self._relay.remove([flow.key for flow in flows if flow.key not in before])
+            raise
         for flow in flows:
             self._table.put(flow)
-        self._elsewhere -= {flow.key for flow in flows}
-        self._elsewhere |= elsewhere
+        if self._elsewhere or elsewhere:
+            self._elsewhere -= {flow.key for flow in flows}
+            self._elsewhere |= elsewhere
 
     def _write(self, in_kernel: Sequence[MediaFlow], in_relay: Sequence[MediaFlow]) -> None:
         """Bring the kernel's elements in line, in one transaction, and let go of what it has taken over."""
+        known = self._elements
         fresh: dict[FlowKey, tuple[bytes, bytes]] = {}
-        for flow in in_kernel:
-            element = (rules.flow_key(*flow.key), rules.flow_data(flow))
-            if self._elements.get(flow.key) != element:
-                fresh[flow.key] = element
-        stale = [key for key in fresh if key in self._elements]
-        stale += [flow.key for flow in in_relay if flow.key in self._elements]
+        elements: tuple[list[bytes], list[bytes]] = ([], [])
+        stale = [flow.key for flow in in_relay if flow.key in known]
         transaction = Transaction()
-        pathless = {(family_of(flow.key.host).version, flow.group) for flow in in_kernel} - self._verdicts.keys()
+        pathless = set()
+        for flow in in_kernel:
+            key = flow.key
+            element = (rules.flow_key(key.host, key.port), rules.flow_data(flow))
+            old = known.get(key)
+            if old == element:
+                continue
+            if old is not None:
+                stale.append(key)
+            fresh[key] = element
+            six = ":" in key.host
+            elements[six].append(nft.flow_element(*element))
+            if (6 if six else 4, flow.group) not in self._verdicts:
+                pathless.add((6 if six else 4, flow.group))
         for version, group in pathless:  # dropped until a path is set: the rewriting rule must find an element
             self._change_verdict(transaction, version, group, None)
-        counted = self._read(stale)
+        counted = self._read(stale) if stale else {}
         self._delete_elements(transaction, stale)
-        for family in FAMILIES:
-            elements = [nft.flow_element(*element) for key, element in fresh.items() if family_of(key.host) is family]
-            if elements:
-                nft.change_elements(transaction, nft.NEWSETELEM, self.name, family.flows, elements)
+        for family, members in zip(FAMILIES, elements, strict=True):
+            if members:
+                nft.change_elements(transaction, nft.NEWSETELEM, self.name, family.flows, members)
         self._commit(transaction)
         self._verdicts.update(dict.fromkeys(pathless))
         for key in stale:
             self._carry(key, counted.get(key, (0, 0)))
             self._forget_element(key)
-        for key, element in fresh.items():
-            self._elements[key] = element
-            self._by_octets[element[0]] = key
-        taken = [flow.key for flow in in_kernel]
-        for key, count in self._relay.counters(taken).items():
+        known.update(fresh)
+        self._by_octets.update((element[0], key) for key, element in fresh.items())
+        for key, count in self._relay.retire([flow.key for flow in in_kernel]).items():
             self._carry(key, count)
-        self._relay.remove(taken, drain=True)
 
-    def _delete_elements(self, transaction: Transaction, keys: Iterable[FlowKey]) -> None:
+    def _delete_elements(self, transaction: Transaction, keys: Sequence[FlowKey]) -> None:
+        if not keys:
+            return
         for family in FAMILIES:
             elements = [
                 nft.flow_element_key(self._elements[key][0])

@@ -11,11 +11,12 @@ import asyncio
 import select
 import socket
 import struct
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow, MediaPath
 from sipnemo.media.flow_table import FlowTable
+from sipnemo.shell.nft_objects import packed
 
 # Absent from the socket module of Python 3.11 (linux/in.h, linux/in6.h).
 IP_FREEBIND = 15
@@ -63,8 +64,8 @@ def literal(host: str) -> str:
 def check(flow: MediaFlow) -> None:
     """Raise OSError for a flow that no plane can forward; a name as an address would make sendto ask DNS and block."""
     try:
-        literal(flow.key.host)
-        literal(flow.peer[0])
+        packed(flow.key.host)
+        packed(flow.peer[0])
     except (OSError, ValueError):
         raise OSError(f"media flow {flow.key.host}:{flow.key.port} → {flow.peer[0]!r}: not an IP address") from None
     if not (0 < flow.key.port < 65536 and 0 <= flow.peer[1] < 65536 and 0 < flow.source_port < 65536):
@@ -149,11 +150,8 @@ class RelayPlane:
         on_learned: OnLearned | None = None,
         on_latched: Callable[[FlowKey, tuple[str, int]], None] | None = None,
     ) -> None:
-        self.table = FlowTable()
-
-        self.own: Container[str] = self.table.hosts
-        "Addresses of this host; what goes to them does not leave by a device."
-
+        self._table = FlowTable()
+        self._own: dict[str, bool] = {}
         self._on_learned = on_learned
         # Called with the flow that learnt. With it the owner corrects the other direction: it may be in the kernel.
         self._on_latched = on_latched
@@ -179,6 +177,7 @@ class RelayPlane:
 
     def refresh_routes(self) -> None:
         """Find the egress interfaces by name again with the next packet."""
+        self._own.clear()
         for group in self._groups.values():
             group.version += 1
 
@@ -198,21 +197,31 @@ class RelayPlane:
             self._install(flow, port)
             self._asked[flow.key] = flow
 
-    def remove(self, keys: Iterable[FlowKey], drain: bool = False) -> None:
-        """Stop forwarding; with `drain`, what has already arrived is still sent on."""
+    def remove(self, keys: Iterable[FlowKey]) -> None:
+        """Stop forwarding; unknown keys are ignored."""
         for key in keys:
             relayed = self._relayed.pop(key, None)
             if relayed is None:
                 continue
-            if drain:
-                relayed.admit = None
-                self._forward(relayed)
             self._asked.pop(key, None)
-            self.table.pop(key)
+            self._table.pop(key)
             self._by_descriptor.pop(relayed.arrival.sock.fileno(), None)
             self._epoll.unregister(relayed.arrival.sock)
             self._unbind(relayed)
             self._release(relayed.arrival)
+
+    def holds(self, keys: Iterable[FlowKey]) -> Collection[FlowKey]:
+        """Those of the keys that are forwarded here."""
+        return self._relayed.keys() & keys if self._relayed else ()
+
+    def retire(self, keys: Iterable[FlowKey]) -> dict[FlowKey, tuple[int, int]]:
+        """Remove flows that another plane has taken over: what has already arrived is sent on. Returns the counters."""
+        leaving = self.holds(keys)
+        for key in leaving:
+            self._forward(self._relayed[key])
+        counted = self.counters(leaving)
+        self.remove(leaving)
+        return counted
 
     def set_path(self, path: MediaPath) -> None:
         """Every flow of the group leaves by this path from the next packet on."""
@@ -266,7 +275,7 @@ class RelayPlane:
             relayed.packets, relayed.octets = old.packets, old.octets
             self._unbind(old)
             self._release(port)  # one socket, held once
-        self.table.put(flow)
+        self._table.put(flow)
         self._relayed[flow.key] = self._by_descriptor[port.sock.fileno()] = relayed
 
     def _unbind(self, relayed: _Relayed) -> None:
@@ -283,7 +292,9 @@ class RelayPlane:
         if path is None:
             return
         try:
-            ifindex = socket.if_nametoindex(path.device) if path.device and flow.peer[0] not in self.own else 0
+            # What goes to an own address must not be bound to an uplink's device.
+            by_device = path.device and not self._is_own(flow.peer[0])
+            ifindex = socket.if_nametoindex(path.device) if by_device else 0
             port = self._acquire(FlowKey(path.source, flow.source_port))
         except OSError as error:
             self._last_error = str(error)
@@ -294,6 +305,19 @@ class RelayPlane:
         except OSError as error:
             self._last_error = f"sending by {path.device}: {error.strerror}"
             self._unbind(relayed)
+
+    def _is_own(self, host: str) -> bool:
+        """Whether this is an address of this host: only such a one can be bound."""
+        known = self._own.get(host)
+        if known is None:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as trial:
+                try:
+                    trial.bind((host, 0))
+                    known = True
+                except OSError:
+                    known = False
+            self._own[host] = known
+        return known
 
     # ------------------------------------------------------------------------------------------------------- packets
 
@@ -360,11 +384,11 @@ class RelayPlane:
 
     def _correct(self, key: FlowKey, peer: tuple[str, int]) -> None:
         """Send the other direction of a flow to where its packets come from."""
-        learnt = self.table.flows[key]
-        moved = [flow for flow in self.table.opposite(learnt) if flow.peer != peer]
+        learnt = self._table.flows[key]
+        moved = [flow for flow in self._table.opposite(learnt) if flow.peer != peer]
         for flow in moved:
             corrected = flow._replace(peer=peer)
-            self.table.put(corrected)
+            self._table.put(corrected)
             opposite = self._relayed[flow.key]
             opposite.flow = corrected
             opposite.version = 0
