@@ -83,24 +83,17 @@ def run_demo(arguments: argparse.Namespace) -> Run:
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="sipnemo-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        stack.callback(keep_logs, directory, output)
         screen = stack.enter_context(Screen(sys.stderr if arguments.json else sys.stdout))
         screen.say("building the world: phones, gateway with two uplinks, home server, far ends")
         phones = stack.enter_context(ExitStack())
         world = stack.enter_context(World(topology, record=directory))
-        run = Demo(arguments.calls, arguments.rtt, world, directory, screen, phones).run()
+        run = Demo(arguments.calls, arguments.rtt, world, directory, output, screen, phones).run()
         write_json(run_report(run), output / "report.json")
         chart = moved_call(run, world, topology)
         (output / "report.html").write_text(page(run, tracks(world), chart, __version__))
         report = run_report(run)
         screen.say(f"{report['calls']} calls, {report['dropped']} dropped; see {output}/report.html")
     return run
-
-
-def keep_logs(directory: Path, output: Path) -> None:
-    """Leave the programs' logs beside the report."""
-    for log in directory.glob("*.log"):
-        shutil.copy(log, output)
 
 
 def tracks(world: World) -> list[Track]:

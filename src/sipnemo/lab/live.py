@@ -58,16 +58,16 @@ class Screen:
             self._live.update(self._board())
 
     def _board(self) -> Group:
-        paths = Table("path", "address", "status", "round trip", "calls", title="SIP-NMS", expand=True)
+        paths = Table("path", "device", "status", "round trip", "calls", title="SIP-NMS", expand=True)
         for path in self._paths:
             status = str(path.get("status", ""))
             colour = "green" if status == "ON" else "red"
             paths.add_row(
-                str(path.get("eface_id", "")),
-                str(path.get("address", "")),
+                str(path.get("path", "")),
+                str(path.get("device", "")),
                 Text(status, style=f"bold {colour}"),
                 milliseconds(path.get("rtt")),
-                str(path.get("calls", "")),
+                str(path.get("sessions", "")),
             )
         moves = Table("move", "noticed", "calls", "gap up", "gap down", "lost up", "lost down", expand=True)
         for move in self._moves:

@@ -31,9 +31,9 @@ class ProgramError(RuntimeError):
 class Program:
     """`sipnemo ARGUMENTS` in a host, logging into a file."""
 
-    def __init__(self, host: Namespace, name: str, arguments: Sequence[str], directory: Path, **options: Any) -> None:
+    def __init__(self, host: Namespace, name: str, arguments: Sequence[str], logs: Path, **options: Any) -> None:
         self.name = name
-        self.log = directory / f"{name}.log"
+        self.log = logs / f"{name}.log"
         with self.log.open("wb") as log:
             self.process = host.popen([*SIPNEMO, *arguments], stderr=log, **options)
 
@@ -57,14 +57,14 @@ class Program:
 class Server(Program):
     """`sipnemo hs` or `sipnemo nms`; says when it is ready as it would tell systemd."""
 
-    def __init__(self, host: Namespace, name: str, config: Path, directory: Path) -> None:
+    def __init__(self, host: Namespace, name: str, config: Path, directory: Path, logs: Path) -> None:
         address = directory / f"{name}.notify"
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(address))
         self._notify.setblocking(False)
         environment = {**os.environ, "NOTIFY_SOCKET": str(address)}
         self._ready = False
-        super().__init__(host, name, [name, "--config", str(config)], directory, env=environment)
+        super().__init__(host, name, [name, "--config", str(config)], logs, env=environment)
 
     def ready(self) -> bool:
         """Whether it has said READY=1 by now."""
@@ -84,11 +84,11 @@ class Server(Program):
 class Phones(Program):
     """`sipnemo phone` with many accounts: its events as they come, and commands to it."""
 
-    def __init__(self, host: Namespace, name: str, arguments: Sequence[str], directory: Path) -> None:
+    def __init__(self, host: Namespace, name: str, arguments: Sequence[str], logs: Path) -> None:
         self.events: list[dict[str, Any]] = []
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        super().__init__(host, name, ["phone", *arguments], directory, **pipes)
+        super().__init__(host, name, ["phone", *arguments], logs, **pipes)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

@@ -78,13 +78,18 @@ def section(title: str, words: str, content: str) -> str:
     return tag("section", tag("h2", escape(title)) + tag("p", escape(words)) + content)
 
 
+def short(path: str) -> str:
+    """Of a path's name, its number."""
+    return path.partition("/")[0]
+
+
 def moves_table(report: Mapping[str, Any]) -> str:
     """Every move: how soon it was noticed, and what it cost."""
     head = ("what happened", "path", "noticed after", "calls", "gap up, ms", "gap down, ms", "lost up", "lost down")
     rows = [
         (
             f"{move['event']} ({move['cause']})",
-            f"{move['from_path']} → {move['to_path']}",
+            f"{short(move['from_path'])} → {short(move['to_path'])}",
             "–" if move["detected_ms"] is None else f"{move['detected_ms']:g} ms",
             move["calls_moved"],
             *(pair(move[name]) for name in ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down")),

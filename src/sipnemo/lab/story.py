@@ -35,12 +35,14 @@ class Demo:
     """One run, from the first namespace to the last figure."""
 
     def __init__(
-        self, calls: int, rtt_ms: float, world: World, directory: Path, screen: Screen, stack: ExitStack
+        self, calls: int, rtt_ms: float, world: World, directory: Path, logs: Path, screen: Screen, stack: ExitStack
     ) -> None:
+        """`directory` is for what only the programs read; their logs go to `logs`, beside the report."""
         self.calls = calls
         self.rtt_ms = rtt_ms
         self.world = world
         self.directory = directory
+        self.logs = logs
         self.screen = screen
         self.stack = stack
         self.programs: list[Program] = []
@@ -98,7 +100,7 @@ class Demo:
         for name, tables in (("hs", hs), ("nms", nms)):
             config = self.directory / f"{name}.toml"
             config.write_text(toml(tables))
-            server = Server(self.world.host(name), name, config, self.directory)
+            server = Server(self.world.host(name), name, config, self.directory, self.logs)
             self.stack.callback(server.close)
             self.programs.append(server)
             self.until(server.ready, f"sipnemo {name} to be ready", server)
@@ -232,7 +234,9 @@ class Demo:
     def told(self, entry: Mapping[str, Any], sessions: list[Mapping[str, Any]]) -> Move:
         """One of them, joined with what we did to the world and with the calls that were on the path before."""
         origin = str(entry.get("from_path", ""))
-        calls = tuple(str(row["call_id"]) for row in sessions if str(row.get("path", "")) == origin)
+        # A path is called "1/198.51.100.7" there, and by its address in the Session List.
+        names = (origin, origin.partition("/")[2])
+        calls = tuple(str(row["call_id"]) for row in sessions if row.get("path") in names)
         targets = ", ".join(str(name) for name in entry.get("to_paths") or ())
         return Move(self.events[-1], str(entry.get("cause", "")), origin, targets, entry.get("at"), calls)
 
@@ -246,7 +250,7 @@ class Demo:
     def phones(self, host: str, side: str, more: list[str]) -> Phones:
         """One `sipnemo phone` with an account per call."""
         arguments = ["--json", "--user", side, "--count", str(self.calls), "--server", f"sip:{HOME}", *more]
-        made = Phones(self.world.host(host), f"phones-{side}", arguments, self.directory)
+        made = Phones(self.world.host(host), f"phones-{side}", arguments, self.logs)
         self.stack.callback(made.close)
         self.programs.append(made)
         return made
