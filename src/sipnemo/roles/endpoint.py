@@ -8,16 +8,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from sipnemo.roles.node import Action, Answer, Count, Environment, Input, Log, Lookup, Received, Send, SendFailed, Tick
+from sipnemo.roles.node import (
+    Action,
+    Answer,
+    Count,
+    Counted,
+    Environment,
+    Input,
+    Log,
+    Lookup,
+    Received,
+    Send,
+    SendFailed,
+    Stored,
+    Tick,
+)
 from sipnemo.sip.errors import ParseError, SipError
 from sipnemo.sip.flow import Flow, Local
 from sipnemo.sip.ids import Ids
 from sipnemo.sip.message import Request, Response, reply
 from sipnemo.sip.parser import LIMITS, Limits, parse
-from sipnemo.sip.server_location import Located, Locator, Target
+from sipnemo.sip.server_location import Located, Locator, Question, Search, Target
 from sipnemo.sip.transaction import ClientTransaction, ClientUser, ServerTransaction
 from sipnemo.sip.transaction_layer import TransactionLayer
-from sipnemo.sip.uri import SipUri
+from sipnemo.sip.uri import Uri
 
 LARGEST_DATAGRAM = 1300
 "RFC 3261 §18.1.1: a request above this goes over a congestion-controlled transport when there is one."
@@ -57,7 +71,7 @@ class Endpoint:
         elif type(input) is SendFailed:
             self.layer.transport_failed(input.flow, now)
             self.on_input(input, now)
-        elif type(input) is Answer:
+        elif isinstance(input, Answer | Counted | Stored):
             self._answered(input.ticket, input, now)
         elif type(input) is not Tick:
             self.on_input(input, now)
@@ -122,27 +136,32 @@ class Endpoint:
 
     def locate(
         self,
-        uri: SipUri,
+        uri: Uri,
         then: Callable[[list[Target], float], None],
         now: float,
         transports: tuple[str, ...] = ("UDP", "TCP", "TLS"),
     ) -> None:
         """Where a request to this URI goes (RFC 3263), best first; an empty list when nowhere. May call at once."""
-        self._step(self.locator.start(uri, transports, now), then, now)
+        host = uri.param("maddr") or uri.host
+        found = self.locator.locate(host.strip("[]"), uri.port, uri.transport, uri.scheme, transports, (4, 6), now)
+        if isinstance(found, Located):
+            then(list(found.targets), now)
+        else:
+            self._ask(found, found.questions, then)
 
-    def _step(self, result: Any, then: Callable[[list[Target], float], None], now: float) -> None:
-        if isinstance(result, Located):
-            then(list(result.targets), now)
-            return
-        search, questions = result.search, result.questions
-        for name, kind in questions:
+    def _ask(
+        self, search: Search, questions: tuple[Question, ...], then: Callable[[list[Target], float], None]
+    ) -> None:
+        for question in questions:
 
-            def answered(answer: Answer, at: float, name: str = name, kind: str = kind) -> None:
-                following = self.locator.feed(search, name, kind, answer.records, answer.ttl, at)
-                if following is not None:
-                    self._step(following, then, at)
+            def answered(answer: Answer, at: float, question: Question = question) -> None:
+                following = search.feed(question, answer.records, answer.ttl, at)
+                if isinstance(following, Located):
+                    then(list(following.targets), at)
+                else:
+                    self._ask(search, following, then)
 
-            self.act(Lookup(self.ticket(answered), name, kind))
+            self.act(Lookup(self.ticket(answered), question.name, question.kind))
 
     def attempt(self, user: ClientUser, method: str, targets: list[Target], build: Builder, now: float) -> Attempts:
         """Send a request to the first target that takes it (RFC 3263 §4.3)."""
@@ -185,13 +204,14 @@ class Endpoint:
 class Attempts:
     """One request, tried at one target after the other until one answers with something but 503."""
 
-    __slots__ = ("_build", "_endpoint", "_left", "_method", "_user", "client", "target")
+    __slots__ = ("_build", "_endpoint", "_left", "_method", "client", "target", "user")
 
     def __init__(
         self, endpoint: Endpoint, user: ClientUser, method: str, targets: list[Target], build: Builder
     ) -> None:
         self._endpoint = endpoint
-        self._user = user
+        self.user = user
+        "Who is told of the answer."
         self._method = method
         self._left = targets
         self._build = build
@@ -210,25 +230,32 @@ class Attempts:
                 self.client = self._endpoint.layer.request(self, branch, self._method, data, flow, now)
                 return
         if self.client is not None:
-            self._user.on_failure(self.client, 503, now)
+            self.user.on_failure(self.client, 503, now)
             return
         nowhere = Flow(Local("UDP", "", 0), ("", 0))
-        unsent = ClientTransaction(self._endpoint.layer, self._user, "", self._method, b"", nowhere)
-        self._user.on_failure(unsent, 503, now)
+        unsent = ClientTransaction(self._endpoint.layer, self.user, "", self._method, b"", nowhere)
+        self.user.on_failure(unsent, 503, now)
 
     def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
         """503 means this server, not the request (RFC 3263 §4.3)."""
         if response.status == 503 and self._left:
             self.start(now)
         else:
-            self._user.on_response(client, response, now)
+            self.user.on_response(client, response, now)
+
+    def restart(self, now: float) -> None:
+        """Send it anew: what carried it is dead, and the builder knows a better way by now."""
+        if self.client is not None and self.target is not None and not self.client.finished:
+            self.client.abandon()
+            self._left.insert(0, self.target)
+            self.start(now)
 
     def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
         """No answer from this target."""
         if self._left:
             self.start(now)
         else:
-            self._user.on_failure(client, status, now)
+            self.user.on_failure(client, status, now)
 
 
 def host_text(host: str) -> str:

@@ -163,6 +163,19 @@ class Message:
                 found += split_list(line[line.index(":") + 1 :].strip())
         return found
 
+    def values_of_line(self, index: int) -> list[str]:
+        """The elements of one header line."""
+        line = self.lines[index]
+        return split_list(line[line.index(":") + 1 :].strip())
+
+    def values_raw(self, name: str) -> list[str]:
+        """The values of the headers of that name, commas left alone (challenges, dates)."""
+        return [
+            line[line.index(":") + 1 :].strip()
+            for known, line in zip(self.names, self.lines, strict=True)
+            if known == name
+        ]
+
     def has_token(self, name: str, token: str) -> bool:
         """Whether a list header (Supported, Require, Allow, …) names this token, case ignored."""
         return any(value.partition(";")[0].strip().lower() == token for value in self.values(name))

@@ -130,6 +130,12 @@ class ClientTransaction:
         self.terminate()
 
 
+_DERIVED: Final = frozenset(
+    ("from", "f", "call-id", "i", "max-forwards", "route", "authorization", "proxy-authorization")
+)
+"What ACK and CANCEL have in common with their INVITE."
+
+
 class InviteClient(ClientTransaction):
     """Figure 5 with RFC 6026 §7.2: Calling, Proceeding, Accepted, Completed."""
 
@@ -161,19 +167,27 @@ class InviteClient(ClientTransaction):
 
     def ack_for(self, response: Response) -> bytes:
         """The ACK of a final response other than 2xx (§17.1.1.3)."""
+        return self._derived("ACK", response.value("to"))
+
+    def cancel(self) -> bytes:
+        """The CANCEL of this INVITE (§9.1)."""
+        return self._derived("CANCEL", "")
+
+    def _derived(self, method: str, to_value: str) -> bytes:
         head = self.data.decode("latin-1").partition("\r\n\r\n")[0].split("\r\n")
-        lines = ["ACK" + head[0][6:]]
+        lines = [method + head[0][6:]]
         via_seen = False
         for line in head[1:]:
             name = line[: line.find(":")].lower()
             if name == "via" and not via_seen:
                 via_seen = True
                 lines.append(line)
-            elif name in ("from", "call-id", "max-forwards", "route", "authorization", "proxy-authorization"):
+            elif name in _DERIVED or (name in ("to", "t") and not to_value):
                 lines.append(line)
             elif name == "cseq":
-                lines.append(line.replace("INVITE", "ACK"))
-        lines.append(f"To: {response.value('to')}")
+                lines.append(line.replace("INVITE", method))
+        if to_value:
+            lines.append(f"To: {to_value}")
         lines.append("Content-Length: 0\r\n\r\n")
         return "\r\n".join(lines).encode("latin-1")
 

@@ -1,0 +1,635 @@
+"""Invitation and everything within a call (RO §2.3, MH-10, MH-11): the dialog-transparent B2BUA.
+
+`begin_…` handle the INVITE that makes a session, `within` every later request of either side, `answered` and
+`failed` what comes back. Moves of our own are in `handover.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipnemo.nemo.session_list import SessionStatus as Status
+from sipnemo.roles.endpoint import LARGEST_DATAGRAM, forwards, via_line
+from sipnemo.roles.nms import translate
+from sipnemo.roles.nms.forward import Forward, Unheard
+from sipnemo.roles.nms.media import SessionMedia, body_sdp
+from sipnemo.roles.nms.session import Dialog, Session
+from sipnemo.roles.node import Count, Learned, Observe, Send
+from sipnemo.sip.errors import SipError
+from sipnemo.sip.flow import Flow
+from sipnemo.sip.message import Message, Request, Response, parameter, uri_of
+from sipnemo.sip.server_location import Target
+from sipnemo.sip.timers import TIMEOUT, TIMER_C
+from sipnemo.sip.transaction import ClientTransaction, ServerTransaction, State
+from sipnemo.sip.uri import Uri, UriError
+from sipnemo.sip.uri import parse as parse_uri
+
+if TYPE_CHECKING:
+    from sipnemo.roles.nms.bindings import MobileNode
+    from sipnemo.roles.nms.node import MobilityServer
+    from sipnemo.roles.nms.paths import Path
+
+TARGET_REFRESH = frozenset(("INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER"))
+"Requests whose Contact replaces the remote target (RFC 6141 §2, RFC 6665 §4.4.1)."
+CHALLENGED = (401, 407)
+OVER = (480, 481, 408, 410)
+AFTER_481 = 32.0
+"Seconds a session is kept whose far end says that it knows of no dialog; the SIP-MN's BYE should come (RFC 5057)."
+
+
+class Calls:
+    """The Session List and the stories of its entries."""
+
+    def __init__(self, node: MobilityServer) -> None:
+        self.node = node
+        self.sessions: dict[tuple[str, str], Session] = {}
+        "By Call-ID and the SIP-MN's tag."
+        self.open: set[Session] = set()
+        "All sessions, those without a tag of the SIP-MN yet included."
+
+    # ------------------------------------------------------------------------------------- the INVITE that begins
+
+    def begin_from_mn(self, server: ServerTransaction, request: Request, now: float) -> None:
+        """A SIP-MN calls (Fig. 2)."""
+        node = self.node
+        left = forwards(request)
+        routes = node.routes_behind_us(request)
+        next_uri = sip_uri(uri_of(routes[0]) if routes else request.uri)
+        node.admit_session()
+        path = node.choose(None, now)
+        token = node.bindings.token_for(request, server.flow)
+        session = Session(request.call_id, True, server.flow, path, token, now)
+        session.phone_tag = request.from_tag
+        session.mn_user = uri_of(request.value("from"))
+        session.mn_target = uri_of(request.value("contact")) or session.mn_user
+        session.local_value = request.value("from")
+        session.to_value = request.value("to")
+        session.i.received = request.cseq
+        forward = Forward(self, server, session, None, True, path)
+        body, forward.offered = self._body_out(session, request, False, now)
+        node.respond(server, 100, now)
+        old = self.sessions.get(session.key)
+        if old is not None:
+            self.end(old, now)  # the same call, tried again with credentials: its last answer has passed
+        self._enter(session)
+        session.pending = forward
+        cseq = session.e.next(request.cseq)
+        own = [
+            f"Max-Forwards: {left}",
+            *(f"Route: {route}" for route in routes),
+            *node.home.record_route_lines(request),
+        ]
+
+        def build(target: Target, branch: str) -> tuple[bytes, Flow] | None:
+            flow = session.path.flow_to(target)
+            if flow is None:
+                return None
+            contact = session.path.contact(target.transport, f";mn={token}")
+            return translate.request(request, request.uri, [via_line(flow, branch), *own], cseq, body, contact), flow
+
+        def located(targets: list[Target], at: float) -> None:
+            if forward.cancelled or server.finished:
+                return
+            if not targets:
+                self.failed(forward, 503 if next_uri.is_sip else 416, at)
+                return
+            forward.wait(at + TIMER_C)
+            node.attempt(forward, "INVITE", sized(targets, next_uri, request, body), build, at)
+
+        node.locate(next_uri, located, now)
+
+    def begin_from_cn(
+        self, server: ServerTransaction, request: Request, mn: MobileNode, path: Path, now: float
+    ) -> None:
+        """A SIP-CN calls; the INVITE has come through the SIP-HS (MH-11)."""
+        node = self.node
+        left = forwards(request)
+        node.admit_session()
+        session = Session(request.call_id, False, mn.flow, path, mn.token, now)
+        session.mn_target = mn.contact
+        session.mn_user = mn.uri
+        session.remote_value = request.value("from")
+        session.e.received = request.cseq
+        routes = [route for route in request.values("record-route") if not node.is_us(uri_of(route))]
+        dialog = Dialog(request.from_tag, uri_of(request.value("contact")), routes)
+        session.dialog = dialog
+        session.dialogs[dialog.remote_tag] = dialog
+        self._locate_dialog(dialog, now)
+        forward = Forward(self, server, session, None, False, path)
+        body, forward.offered = self._body_in(session, request, False, server.flow, now)
+        node.respond(server, 100, now)
+        self._enter(session)
+        session.pending = forward
+        cseq = session.i.next(request.cseq)
+        branch = node.ids.branch()
+        own = [via_line(mn.flow, branch), f"Max-Forwards: {left}", node.inside_record_route(mn.flow)]
+        data = translate.request(request, mn.contact, own, cseq, body)
+        forward.wait(now + TIMER_C)
+        forward.client = node.layer.request(forward, branch, "INVITE", data, mn.flow, now)
+
+    # ----------------------------------------------------------------------------------------- within a session
+
+    def within(self, server: ServerTransaction, request: Request, outward: bool, now: float) -> None:
+        """A request inside a dialog: of the SIP-MN (outward) or of the SIP-CN."""
+        node = self.node
+        session, dialog = self._dialog_of(request, outward)
+        if session is None or dialog is None:
+            raise SipError(481)
+        left = forwards(request)
+        came, goes = (session.i, session.e) if outward else (session.e, session.i)
+        if request.cseq <= came.received:
+            raise SipError(500, "CSeq out of order")  # RFC 3261 §12.2.2
+        method = request.method
+        if method == "INVITE" and (session.pending is not None or session.move is not None):
+            came.received = request.cseq
+            raise SipError(491)
+        came.received = request.cseq
+        forward = Forward(self, server, session, dialog, outward, session.path)
+        if outward:
+            body, forward.offered = self._body_out(session, request, False, now)
+        else:
+            body, forward.offered = self._body_in(session, request, False, server.flow, now)
+        if method in TARGET_REFRESH:
+            contact = uri_of(request.value("contact"))
+            if contact and outward:
+                session.mn_target = contact
+            elif contact and contact != dialog.target:
+                dialog.target = contact
+                if not dialog.routes:
+                    dialog.next_hop = None
+        if method == "INVITE":
+            session.pending = forward
+            node.respond(server, 100, now)
+            forward.wait(now + TIMER_C)
+        self._send_within(forward, goes.next(request.cseq), left, body, now)
+
+    def _send_within(self, forward: Forward, cseq: int, left: int, body: str, now: float) -> None:
+        node, session, dialog, request = self.node, forward.session, forward.dialog, forward.request
+        assert dialog is not None
+        replaced = self._renumbered(session, request, forward.outward)
+        if not forward.outward:
+            branch = node.ids.branch()
+            own = [via_line(session.inside, branch), f"Max-Forwards: {left}"]
+            data = translate.request(request, session.mn_target, own, cseq, body, "", replaced)
+            forward.client = node.layer.request(forward, branch, request.method, data, session.inside, now)
+            return
+
+        def located(targets: list[Target], at: float) -> None:
+            if not targets:
+                self.failed(forward, 503, at)
+                return
+            dialog.next_hop = targets[0]
+            forward.path = session.path
+            if len(targets) == 1 and targets[0].transport != "UDP":
+                node.attempt(forward, request.method, targets, build, at)
+                return
+            uri = sip_uri(uri_of(dialog.routes[0]) if dialog.routes else dialog.target)
+            node.attempt(forward, request.method, sized(targets, uri, request, body), build, at)
+
+        first = session.path
+        numbers = iter((cseq,))
+
+        def build(target: Target, branch: str) -> tuple[bytes, Flow] | None:
+            path = self.way(session)
+            flow = path.flow_to(target)
+            if flow is None:
+                return None
+            own = [via_line(flow, branch), f"Max-Forwards: {left}", *(f"Route: {route}" for route in dialog.routes)]
+            contact = path.contact(target.transport, f";mn={session.token}")
+            text = body if path is first else self._body_out(session, request, False, now, path)[0]
+            number = next(numbers, 0) or session.e.again(request.cseq)  # sent anew, the far end may know the old one
+            return translate.request(request, dialog.target, own, number, text, contact, replaced), flow
+
+        self.locate_dialog(dialog, located, now)
+
+    def ack(self, request: Request, outward: bool, now: float) -> None:
+        """The ACK of a 2xx: end to end, its CSeq as the INVITE's was on the other side (§13.2.2.4)."""
+        node = self.node
+        session, dialog = self._dialog_of(request, outward)
+        if session is None or dialog is None:
+            return
+        side = session.e if outward else session.i
+        cseq = side.map.get(request.cseq)
+        if cseq is None:
+            return
+        try:
+            left = forwards(request)
+            if outward:
+                body, _ = self._body_out(session, request, True, now)
+            else:
+                body, _ = self._body_in(session, request, True, session.path.nowhere, now)
+        except SipError as error:
+            node.log("warning", "ACK dropped", request.call_id, why=str(error))
+            return
+        if not outward:
+            own = [via_line(session.inside, node.ids.branch()), f"Max-Forwards: {left}"]
+            node.act(Send(translate.request(request, session.mn_target, own, cseq, body), session.inside))
+            return
+
+        def located(targets: list[Target], at: float) -> None:
+            for target in targets:
+                path = self.way(session)
+                flow = path.flow_to(target)
+                if flow is not None:
+                    own = [via_line(flow, node.ids.branch()), f"Max-Forwards: {left}"]
+                    own += [f"Route: {route}" for route in dialog.routes]
+                    contact = path.contact(target.transport, f";mn={session.token}")
+                    node.act(Send(translate.request(request, dialog.target, own, cseq, body, contact), flow))
+                    return
+
+        self.locate_dialog(dialog, located, now)
+
+    def cancel(self, cancelled: ServerTransaction, now: float) -> None:
+        """The caller has given up; its INVITE ends with 487, from the other side or, where that is silent, from us."""
+        forward = cancelled.user
+        if not isinstance(forward, Forward) or cancelled.finished:
+            return
+        if forward.client is None:
+            self.failed(forward, 487, now)
+            return
+        forward.cancel(now)
+        forward.wait(now + TIMEOUT)
+
+    # ------------------------------------------------------------------------------------------------- answers
+
+    def answered(self, forward: Forward, response: Response, now: float) -> None:
+        """A response on its way back."""
+        status = response.status
+        if status == 100:
+            return
+        if status >= 200:
+            forward.finish()
+        elif forward.request.method == "INVITE":
+            forward.wait(now + TIMER_C)
+        try:
+            body = self._answer_body(forward, response, now)
+        except SipError as error:
+            self._unusable(forward, response, error, now)
+            return
+        if forward.initial:
+            self._progress(forward, response, now)
+        elif 200 <= status < 300 and forward.request.method in TARGET_REFRESH:
+            self._refreshed(forward, response)
+        self._pass_on(forward, response, body, now)
+        if status >= 200:
+            self._finished(forward, response, status, now)
+
+    def _pass_on(self, forward: Forward, response: Response, body: str, now: float) -> None:
+        session, asked = forward.session, forward.request
+        if forward.outward:
+            routes = [self.node.inside_record_route(session.inside)] if forward.initial and response.to_tag else []
+            data = translate.response(response, asked, body, "", routes)
+        else:
+            transport = forward.server.flow.local.transport
+            contact = session.path.contact(transport, f";mn={session.token}")
+            routes = translate.lines_of(asked, "record-route") if forward.initial and response.to_tag else []
+            data = translate.response(response, asked, body, contact, routes)
+        forward.server.respond(response.status, data, now)
+
+    def _progress(self, forward: Forward, response: Response, now: float) -> None:
+        """What a response to the first INVITE tells of the dialogs it makes (§12.1)."""
+        session, status = forward.session, response.status
+        if status >= 300 or not response.to_tag:
+            return
+        if forward.outward:
+            dialog = session.dialogs.get(response.to_tag)
+            if dialog is None:
+                routes = [r for r in reversed(response.values("record-route")) if not self.node.is_us(uri_of(r))]
+                dialog = Dialog(response.to_tag, "", routes)
+                session.dialogs[response.to_tag] = dialog
+                if status < 200 and session.dialog is None:
+                    session.dialog = dialog
+            contact = uri_of(response.value("contact"))
+            if contact and contact != dialog.target:
+                dialog.target = contact
+                self._locate_dialog(dialog, now)
+            if status >= 200 and not session.live:
+                session.dialog = dialog
+                session.remote_value = response.value("to")
+        else:
+            contact = uri_of(response.value("contact"))
+            if contact:
+                session.mn_target = contact
+            if session.phone_tag != response.to_tag and not session.live:
+                self.sessions.pop(session.key, None)
+                session.phone_tag = response.to_tag
+                self.sessions[session.key] = session
+            session.local_value = response.value("to")
+        if status < 200:
+            if session.status is Status.INVITING:
+                session.status = Status.RINGING
+        elif not session.live:
+            session.status = Status.SUCCESS
+            session.answered_at = now
+            node = self.node
+            node.act(Count("calls_answered", ("out" if session.outgoing else "in",)))
+            node.act(Observe("call_setup_seconds", now - session.created_at))
+            if not session.path.on:
+                node.handover.session_stranded(session, now)
+
+    def _refreshed(self, forward: Forward, response: Response) -> None:
+        contact = uri_of(response.value("contact"))
+        if not contact:
+            return
+        if not forward.outward:
+            forward.session.mn_target = contact
+        elif forward.dialog is not None and forward.dialog.target != contact:
+            forward.dialog.target = contact
+            if not forward.dialog.routes:
+                forward.dialog.next_hop = None
+
+    def _finished(self, forward: Forward, response: Response, status: int, now: float) -> None:
+        """A final response has passed: what ends with it."""
+        session, method = forward.session, forward.request.method
+        if session.pending is forward:
+            session.pending = None
+        if status >= 300 and forward.offered and session.media is not None:
+            session.media.rejected()
+        if forward.initial:
+            if status >= 300:
+                self.node.act(Count("calls_refused", (str(status),)))
+                if not session.live:
+                    self.end(session, now)
+        elif method == "BYE":
+            if status not in CHALLENGED and forward.dialog is session.dialog:
+                self.end(session, now)
+        elif status == 481 and session.live:
+            self.node.timers.set(now + AFTER_481, lambda at: self.end(session, at))
+        if session.live and method == "INVITE":
+            self.node.handover.session_free(session, now)
+
+    def failed(self, forward: Forward, status: int, now: float) -> None:
+        """The other side has not answered: say so, in its place."""
+        forward.finish()
+        session, server = forward.session, forward.server
+        if forward.cancelled and forward.request.method == "INVITE":
+            status = 487
+        if not server.finished:
+            self.node.respond(server, status, now)
+        if session.pending is forward:
+            session.pending = None
+        if session.media is not None and forward.offered:
+            session.media.rejected()
+        if (forward.initial and not session.live) or (forward.request.method == "BYE" and session.live):
+            self.end(session, now)
+        elif session.live and forward.request.method == "INVITE":
+            self.node.handover.session_free(session, now)
+
+    def overdue(self, forward: Forward, now: float) -> None:
+        """Timer C, or no final response to a CANCEL."""
+        if forward.cancelled or forward.client is None:
+            if forward.client is not None:
+                forward.client.abandon()
+            self.failed(forward, 408, now)
+        else:
+            forward.cancel(now)
+            forward.wait(now + TIMEOUT)
+
+    def _unusable(self, forward: Forward, response: Response, error: SipError, now: float) -> None:
+        """A description in a response that cannot be served: the call cannot be (only its 2xx matters)."""
+        self.node.log("warning", "description in a response refused", forward.request.call_id, why=str(error))
+        if response.status >= 200:
+            self.failed(forward, 488 if error.status == 488 else error.status, now)
+
+    # --------------------------------------------------------------------------------- what moves bring with them
+
+    def ack_of_ours(self, session: Session, client: ClientTransaction, path: Path) -> bytes:
+        """The ACK for a 2xx to a re-INVITE of our own (§13.2.2.4)."""
+        dialog = session.dialog
+        assert dialog is not None
+        cseq = client.data.decode("latin-1").partition("\r\nCSeq: ")[2].partition(" ")[0]
+        return self._own_request(session, dialog, "ACK", cseq, client.flow)
+
+    def stray_answer(self, response: Response, flow: Flow, now: float) -> None:
+        """ACK a 2xx whose INVITE of ours has been given up, so that its sender does not end the call."""
+        session = self.sessions.get((response.call_id, response.from_tag))
+        dialog = session.dialogs.get(response.to_tag) if session is not None else None
+        if session is None or dialog is None:
+            session = self.sessions.get((response.call_id, response.to_tag))
+            if session is None or session.dialog is None:
+                return
+            dialog = session.dialog
+        if response.cseq in session.e.map.values():
+            return  # of a forwarded INVITE: its ACK is the SIP-MN's
+        self.node.act(Send(self._own_request(session, dialog, "ACK", str(response.cseq), flow), flow))
+
+    def _own_request(self, session: Session, dialog: Dialog, method: str, cseq: str, flow: Flow) -> bytes:
+        lines = [
+            f"{method} {dialog.target} SIP/2.0",
+            via_line(flow, self.node.ids.branch()),
+            "Max-Forwards: 70",
+            *(f"Route: {route}" for route in dialog.routes),
+            f"From: {session.local_value}",
+            f"To: {session.remote_value}",
+            f"Call-ID: {session.call_id}",
+            f"CSeq: {cseq} {method}",
+            "Content-Length: 0\r\n\r\n",
+        ]
+        return "\r\n".join(lines).encode("latin-1")
+
+    def hang_up_inside(self, session: Session, now: float) -> None:
+        """The SIP-CN knows of no call any more: tell the SIP-MN, and end it."""
+        session.i.sent += 1
+        branch = self.node.ids.branch()
+        lines = [
+            f"BYE {session.mn_target} SIP/2.0",
+            via_line(session.inside, branch),
+            "Max-Forwards: 70",
+            f"From: {session.remote_value}",
+            f"To: {session.local_value}",
+            f"Call-ID: {session.call_id}",
+            f"CSeq: {session.i.sent} BYE",
+            'Reason: SIP;cause=481;text="The far end has ended the call"',
+            "Content-Length: 0\r\n\r\n",
+        ]
+        data = "\r\n".join(lines).encode("latin-1")
+        self.node.layer.request(Unheard(), branch, "BYE", data, session.inside, now)
+        self.end(session, now)
+
+    def replaces(self, request: Request) -> bool:
+        """Whether an INVITE from outside names a live dialog of ours (RFC 3891): it may come from anywhere."""
+        value = request.value("replaces")
+        if not value:
+            return False
+        tag = parameter(f"<>;{value.partition(';')[2]}", "to-tag") or ""
+        session = self.sessions.get((value.partition(";")[0].strip(), tag))
+        return session is not None and session.live
+
+    def learned(self, input: Learned) -> None:
+        """Symmetric RTP has been learnt: keep it when flows are written anew."""
+        for session in self.open:
+            if session.media is not None and input.key in session.media.flows:
+                session.media.learnt[input.key] = input.peer
+                session.media.flows[input.key] = session.media.flows[input.key]._replace(peer=input.peer)
+                return
+
+    # ------------------------------------------------------------------------------------------ beginning and end
+
+    def _enter(self, session: Session) -> None:
+        self.open.add(session)
+        if session.phone_tag:
+            self.sessions[session.key] = session
+        session.path.sessions.add(session)
+
+    def end(self, session: Session, now: float) -> None:
+        """The session is over: its entry, ports and flows go (RO-6: TERMINATED entries are deleted)."""
+        if session.status is Status.TERMINATED:
+            return
+        node = self.node
+        if session.live and session.answered_at is not None:
+            node.act(Observe("call_duration_seconds", now - session.answered_at))
+        session.status = Status.TERMINATED
+        self.open.discard(session)
+        session.path.sessions.discard(session)
+        if self.sessions.get(session.key) is session:
+            del self.sessions[session.key]
+        if session.media is not None:
+            for action in session.media.release(node.ports, now):
+                node.act(action)
+        node.handover.session_ended(session, now)
+
+    # --------------------------------------------------------------------------------------------- descriptions
+
+    def _body_out(
+        self, session: Session, message: Message, answer: bool, now: float, path: Path | None = None
+    ) -> tuple[str, bool]:
+        """The body towards the SIP-CN, and whether it holds a description."""
+        span = body_sdp(message)
+        if span is None:
+            return message.body, False
+        media = session.media
+        if media is None:
+            media = session.media = SessionMedia(session.inside.local.host, session.path.address)
+        host = (path or session.path).address
+        text = media.from_mn(message.body[span[0] : span[1]], host, answer, self.node.ports, now)
+        if answer:
+            self.apply_media(session)
+        return message.body[: span[0]] + text + message.body[span[1] :], True
+
+    def _body_in(self, session: Session, message: Message, answer: bool, flow: Flow, now: float) -> tuple[str, bool]:
+        """The body towards the SIP-MN, and whether it holds a description."""
+        span = body_sdp(message)
+        if span is None:
+            return message.body, False
+        media = session.media
+        if media is None:
+            media = session.media = SessionMedia(session.inside.local.host, session.path.address)
+        if flow.remote[1] and self.node.settings.media.learn:
+            media.cn_host = flow.remote[0]
+        text = media.from_cn(message.body[span[0] : span[1]], answer, self.node.ports, now)
+        if answer:
+            self.apply_media(session)
+        return message.body[: span[0]] + text + message.body[span[1] :], True
+
+    def _answer_body(self, forward: Forward, response: Response, now: float) -> str:
+        if not response.body or response.status >= 300:
+            return response.body
+        if forward.outward:
+            flow = forward.client.flow if forward.client is not None else forward.server.flow
+            return self._body_in(forward.session, response, forward.offered, flow, now)[0]
+        return self._body_out(forward.session, response, forward.offered, now)[0]
+
+    def way(self, session: Session) -> Path:
+        """The path for a request of this session now: its own, or the best one while its move is still to come."""
+        if session.path.on:
+            return session.path
+        ranked = self.node.ranked(session)
+        return ranked[0] if ranked else session.path
+
+    def path_died(self, forward: Forward, now: float) -> bool:
+        """Whether a request that waits for an answer over a dead path may be sent over another (R2)."""
+        session = forward.session
+        if not forward.initial:
+            return True
+        client = forward.client
+        if client is not None and client.state is not State.CALLING:
+            return False  # the far end has it and may be ringing: a second INVITE would ring twice
+        best = self.way(session)
+        if best is session.path:
+            return False
+        session.path.sessions.discard(session)
+        session.path = best
+        best.sessions.add(session)
+        return True
+
+    def apply_media(self, session: Session) -> None:
+        """Bring the media plane in step with the session."""
+        media = session.media
+        if media is not None and session.status is not Status.TERMINATED:
+            for action in media.changes(media.plan(session.path, self.node.paths.all)):
+                self.node.act(action)
+
+    # -------------------------------------------------------------------------------------------------- helpers
+
+    def _dialog_of(self, request: Request, outward: bool) -> tuple[Session | None, Dialog | None]:
+        mn_tag, cn_tag = (request.from_tag, request.to_tag) if outward else (request.to_tag, request.from_tag)
+        session = self.sessions.get((request.call_id, mn_tag))
+        return session, session.dialogs.get(cn_tag) if session is not None else None
+
+    def _renumbered(self, session: Session, request: Request, outward: bool) -> dict[str, str] | None:
+        """RAck and a refer subscription's id name a CSeq, which is another one on the other side."""
+        side = session.e if outward else session.i
+        if request.method == "PRACK":
+            words = request.value("rack").split()
+            if len(words) == 3 and words[1].isdecimal():
+                return {"rack": f"RAck: {words[0]} {side.map.get(int(words[1]), words[1])} {words[2]}"}
+        elif request.method in ("NOTIFY", "SUBSCRIBE"):
+            event = request.value("event")
+            head, mark, number = event.partition(";id=")
+            if mark and head.strip().lower() == "refer" and number.isdecimal():
+                other = session.i if outward else session.e
+                original = next((k for k, v in other.map.items() if v == int(number)), int(number))
+                if request.method == "SUBSCRIBE":
+                    original = side.map.get(int(number), int(number))
+                return {"event": f"Event: refer;id={original}"}
+        return None
+
+    def _locate_dialog(self, dialog: Dialog, now: float) -> None:
+        """Find the far end's next hop ahead of need, so that a re-INVITE need not wait for DNS."""
+        dialog.next_hop = None
+        self.locate_dialog(dialog, lambda targets, at: None, now)
+
+    def locate_dialog(self, dialog: Dialog, then: Located, now: float) -> None:
+        """Where in-dialog requests to this far end go."""
+        if dialog.next_hop is not None:
+            then([dialog.next_hop], now)
+            return
+
+        def located(targets: list[Target], at: float) -> None:
+            if targets:
+                dialog.next_hop = targets[0]
+            then(targets, at)
+
+        try:
+            uri = sip_uri(uri_of(dialog.routes[0]) if dialog.routes else dialog.target)
+        except SipError:
+            then([], now)
+            return
+        self.node.locate(uri, located, now)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Located = Callable[[list[Target], float], None]
+
+
+def sip_uri(text: str) -> Uri:
+    """A URI that a request can be sent to; 416 for other schemes, 400 for nonsense (§8.2.2.1)."""
+    try:
+        uri = parse_uri(text)
+    except UriError as error:
+        raise SipError(400, f"Bad URI: {error}") from None
+    if not uri.is_sip:
+        raise SipError(416)
+    return uri
+
+
+def sized(targets: list[Target], uri: Uri, request: Request, body: str) -> list[Target]:
+    """A request too large for a datagram tries TCP first, unless the URI insists (§18.1.1)."""
+    if targets[0].transport != "UDP" or uri.transport:
+        return targets
+    size = len(body) + 200 + sum(map(len, request.lines))
+    if size <= LARGEST_DATAGRAM:
+        return targets
+    return [target._replace(transport="TCP") for target in targets] + targets

@@ -1,0 +1,275 @@
+"""A path is OFF, or to be left: its calls move to another (RO-10, MH-12).
+
+Unplanned: one write moves the uplink direction of every call of the path (the media plane's group); then every call
+is re-INVITEd from its new path, the most urgent first, at a bounded pace. Planned: the path still works, so each call
+keeps it until the SIP-CN has answered the re-INVITE from the new one; nothing is lost.
+
+A move ends verified (media seen on the new path), unverified with a reason, or failed with a reason. It never ends
+a call: only the SIP-CN's own 481 says that there is none any more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sipnemo.media.flow import INSIDE, FlowKey, MediaPath
+from sipnemo.nemo.session_list import SessionStatus
+from sipnemo.roles.nms.reinvite import Move
+from sipnemo.roles.node import Count, Counted, Notice, Observe, ReadCounters, SetPath
+from sipnemo.sip.timers import Timer
+
+if TYPE_CHECKING:
+    from sipnemo.roles.nms.node import MobilityServer
+    from sipnemo.roles.nms.paths import Path
+    from sipnemo.roles.nms.session import Session
+
+BATCH_EVERY = 0.01
+"Seconds between batches of re-INVITEs; the pace is kept by the size of the batch."
+WATCH_EVERY = 0.02
+"Seconds between readings of the counters while moves wait for their media."
+WATCHED = 200
+"Calls whose media are watched closely at a time; reading counters costs about 3 µs a flow."
+KEPT = 200
+"Moves remembered for `sipnemo moves`."
+
+
+@dataclass(slots=True)
+class Wave:
+    """All calls that left one path for one cause: one line of `sipnemo moves`."""
+
+    number: int
+    cause: str
+    from_path: str
+    planned: bool
+    began_at: float
+    "When the path was found OFF, or the command came."
+
+    detected_after: float | None
+    "Seconds from the last packet or answered probe of the path until it was found OFF, as far as known."
+
+    calls: int = 0
+    ended: dict[str, int] = field(default_factory=dict)
+    "How many moves ended how: verified, unverified, failed, hung up."
+
+    answered_after: list[float] = field(default_factory=list)
+    "Seconds from the beginning until each SIP-CN's answer."
+
+    gap_down: list[float] = field(default_factory=list)
+    "Seconds from the beginning until the first media on the new path, per call."
+
+    to_paths: dict[str, int] = field(default_factory=dict)
+    invites: int = 0
+    "Re-INVITEs sent, repeated attempts included."
+
+    done_at: float | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """This wave as operators see it; JSON-able."""
+        return {
+            "move": self.number,
+            "at": self.began_at,
+            "cause": self.cause,
+            "planned": self.planned,
+            "from_path": self.from_path,
+            "to_paths": self.to_paths,
+            "detected_ms": None if self.detected_after is None else round(self.detected_after * 1000, 1),
+            "calls": self.calls,
+            "ended": self.ended,
+            "reasons": self.reasons,
+            "invites": self.invites,
+            "answered_ms": _spread(self.answered_after),
+            "gap_down_ms": _spread(self.gap_down),
+            "duration_ms": None if self.done_at is None else round((self.done_at - self.began_at) * 1000, 1),
+        }
+
+
+class Handover:
+    """Plans, paces and watches the moves of all calls."""
+
+    def __init__(self, node: MobilityServer) -> None:
+        self._node = node
+        self.waves: deque[Wave] = deque(maxlen=KEPT)
+        self._number = 0
+        self._queue: deque[Move] = deque()
+        self._pacer: Timer | None = None
+        self._watching: dict[Session, Move] = {}
+        self._watcher: Timer | None = None
+        self._redirected: dict[int, int] = {}
+        "Group of a path that is OFF → group of the path its packets leave by meanwhile."
+
+    # ------------------------------------------------------------------------------------------ what makes it move
+
+    def path_off(self, path: Path, cause: str, now: float) -> None:
+        """A path is not to be used any more: every call of it moves."""
+        planned = cause == "command" and path.present and path.proven
+        sessions = [session for session in path.sessions if session.status is not SessionStatus.TERMINATED]
+        wave = self._wave(path, cause, planned, now)
+        wave.calls = len(sessions)
+        if not planned:
+            self._redirect(path, now)
+        self._node.home.path_lost(path, now) if not path.present or not planned else None
+        for session in sorted(sessions, key=lambda session: not session.live):
+            if isinstance(session.move, Move):
+                session.move.overtaken(now)
+            self._plan(session, wave)
+        self._paced(now)
+        self._settle(wave, now)
+
+    def path_on(self, path: Path, now: float) -> None:
+        """A path can be used: calls that had none move to it."""
+        if self._redirected.pop(path.group, None) is not None:
+            self._node.act(SetPath(self._node.paths.media_path(path)))
+        stranded = [s for s in self._node.calls.open if not s.path.on and s.live and not isinstance(s.move, Move)]
+        for off in {session.path for session in stranded}:
+            wave = self._wave(off, off.reason or "address", False, now)
+            self._redirect(off, now)
+            for session in stranded:
+                if session.path is off:
+                    wave.calls += 1
+                    self._plan(session, wave)
+        for move in self._queue_waiting():
+            move.resume(now)
+        self._paced(now)
+
+    def session_stranded(self, session: Session, now: float) -> None:
+        """A call was answered although its path has gone meanwhile: it moves at once (design: ringing calls)."""
+        if session.move is None:
+            wave = next((w for w in reversed(self.waves) if w.from_path == session.path.name), None)
+            wave = wave or self._wave(session.path, session.path.reason, False, now)
+            wave.calls += 1
+            wave.done_at = None
+            self._plan(session, wave)
+            self._paced(now)
+
+    def session_free(self, session: Session, now: float) -> None:
+        """No INVITE of either end is at hand any more: a move that waited for that goes on."""
+        if isinstance(session.move, Move):
+            session.move.resume(now)
+
+    def session_ended(self, session: Session, now: float) -> None:
+        """The call is over; so is its move."""
+        if isinstance(session.move, Move):
+            session.move.end("hung up", "", now)
+
+    # -------------------------------------------------------------------------------------------------- planning
+
+    def _wave(self, path: Path, cause: str, planned: bool, now: float) -> Wave:
+        self._number += 1
+        heard = self._node.last_heard(path)
+        detected = None if planned or heard is None else max(0.0, now - heard)
+        wave = Wave(self._number, cause, path.name, planned, now, detected)
+        self.waves.append(wave)
+        return wave
+
+    def _redirect(self, path: Path, now: float) -> None:
+        """The uplink direction of all calls of a dead path, with one write (RO-10)."""
+        ranked = self._node.ranked(None)
+        best = next((other for other in ranked if other is not path), None)
+        if best is not None:
+            self._redirected[path.group] = best.group
+            self._node.act(SetPath(MediaPath(path.group, best.address, best.device)))
+
+    def _plan(self, session: Session, wave: Wave) -> None:
+        if not session.live:
+            return  # ringing: it moves when it is answered (session_stranded)
+        move = Move(self, self._node, session, wave)
+        session.move = move
+        self._queue.append(move)
+
+    def _paced(self, now: float) -> None:
+        """Send as many re-INVITEs as the pace allows, the rest a little later."""
+        if self._pacer is not None:
+            return
+        if self._queue:
+            self._send_batch(now)
+
+    def _send_batch(self, now: float) -> None:
+        self._pacer = None
+        batch = max(1, int(self._node.settings.move.pace * BATCH_EVERY))
+        while self._queue and batch:
+            move = self._queue.popleft()
+            if not move.over:
+                move.start(now)
+                batch -= 1
+        if self._queue:
+            self._pacer = self._node.timers.set(now + BATCH_EVERY, self._send_batch)
+
+    def _queue_waiting(self) -> list[Move]:
+        return [s.move for s in self._node.calls.open if isinstance(s.move, Move) and s.move.waiting_for_path]
+
+    # ------------------------------------------------------------------------------------------------- watching
+
+    def watch(self, move: Move, now: float) -> None:
+        """The SIP-CN has answered: look for media on the new path (R7)."""
+        self._watching[move.session] = move
+        if self._watcher is None:
+            self._watch(now)
+
+    def unwatch(self, move: Move) -> None:
+        """The move has ended."""
+        if self._watching.get(move.session) is move:
+            del self._watching[move.session]
+
+    def _watch(self, now: float) -> None:
+        self._watcher = None
+        if not self._watching:
+            return
+        keys: list[FlowKey] = []
+        for move in list(self._watching.values())[:WATCHED]:
+            keys += move.keys_down()
+        self._node.act(ReadCounters(self._node.ticket(self._counted), tuple(keys)))
+
+    def _counted(self, counted: Counted, now: float) -> None:
+        counters: Mapping[FlowKey, tuple[int, int]] = counted.counters
+        for move in list(self._watching.values()):
+            move.counted(counters, now)
+        if self._watching and self._watcher is None:
+            self._watcher = self._node.timers.set(now + WATCH_EVERY, self._watch)
+
+    # -------------------------------------------------------------------------------------------------- the end
+
+    def moved(self, move: Move, outcome: str, reason: str, now: float) -> None:
+        """One call's move has ended."""
+        self.unwatch(move)
+        wave = move.wave
+        wave.ended[outcome] = wave.ended.get(outcome, 0) + 1
+        if reason:
+            wave.reasons[reason] = wave.reasons.get(reason, 0) + 1
+        if outcome != "hung up":
+            to_path = move.session.path.name
+            wave.to_paths[to_path] = wave.to_paths.get(to_path, 0) + 1
+        self._node.act(Count("moves", (wave.cause, outcome)))
+        for name, value in (("move_answer_seconds", move.answered_after), ("move_gap_down_seconds", move.gap_down)):
+            if value is not None:
+                self._node.act(Observe(name, value))
+        if move.answered_after is not None:
+            wave.answered_after.append(move.answered_after)
+        if move.gap_down is not None:
+            wave.gap_down.append(move.gap_down)
+        self._settle(wave, now)
+
+    def _settle(self, wave: Wave, now: float) -> None:
+        if wave.done_at is None and sum(wave.ended.values()) >= wave.calls - self._ringing(wave):
+            wave.done_at = now
+            if wave.calls:
+                self._node.log("info", "calls moved", **wave.row())
+                self._node.act(Notice("moved", wave.row()))
+
+    def _ringing(self, wave: Wave) -> int:
+        return sum(not s.live and s.path.name == wave.from_path for s in self._node.calls.open)
+
+    def group_for(self, session: Session) -> int:
+        """Group of a session's uplink flows."""
+        return session.path.group if session.path is not None else INSIDE
+
+
+def _spread(values: list[float]) -> dict[str, float] | None:
+    """Median and worst, in milliseconds."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return {"median": round(ordered[len(ordered) // 2] * 1000, 1), "worst": round(ordered[-1] * 1000, 1)}

@@ -1,0 +1,64 @@
+"""The load of each E-face (MH-4): bytes per second of its media, in percent of its configured capacity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipnemo.media.flow import INSIDE
+from sipnemo.roles.node import Counted, ReadCounters
+
+if TYPE_CHECKING:
+    from sipnemo.roles.nms.node import MobilityServer
+
+OVERHEAD = 28
+"Octets of IP and UDP header in front of what the counters count (IPv4; close enough for IPv6)."
+MEASURE_EVERY = 2.0
+COST_PER_FLOW = 100.0
+"A reading of n flows is repeated after n/COST_PER_FLOW milliseconds at the earliest, so that it costs about 3 %."
+
+
+class LoadMeter:
+    """Reads the counters of all flows now and then."""
+
+    def __init__(self, node: MobilityServer) -> None:
+        self._node = node
+        self._next_at = 0.0
+        self._read_at = 0.0
+        self._bytes: dict[str, int] = {}
+        self._reading = False
+
+    def measure(self, now: float) -> None:
+        """Ask for the counters, if it is time."""
+        if self._reading or now < self._next_at:
+            return
+        keys = [key for session in self._node.calls.open if session.media for key in session.media.flows]
+        if not keys:
+            for path in self._node.paths.all:
+                path.load = 0.0
+            self._bytes.clear()
+            return
+        self._next_at = now + max(MEASURE_EVERY, len(keys) / COST_PER_FLOW / 1000)
+        self._reading = True
+        self._node.act(ReadCounters(self._node.ticket(self._counted), tuple(keys)))
+
+    def _counted(self, counted: Counted, now: float) -> None:
+        """Sum up per path: what came in by its address, and what went out by its group."""
+        self._reading = False
+        sums: dict[str, int] = {path.address: 0 for path in self._node.paths.all}
+        by_group = {path.group: path.address for path in self._node.paths.all}
+        for session in self._node.calls.open:
+            if session.media is None:
+                continue
+            for key, flow in session.media.flows.items():
+                packets, octets = counted.counters.get(key, (0, 0))
+                address = key.host if flow.group == INSIDE else by_group.get(flow.group, "")
+                if address in sums:
+                    sums[address] += octets + packets * OVERHEAD
+        span = now - self._read_at
+        for path in self._node.paths.all:
+            same = [other.address for other in self._node.paths.all if other.eface is path.eface]
+            octets = sum(max(0, sums[address] - self._bytes.get(address, 0)) for address in same)
+            if path.eface.capacity and span > 0 and self._bytes:
+                path.load = min(100.0, octets * 8 / span / path.eface.capacity * 100)
+        self._bytes = sums
+        self._read_at = now

@@ -1,0 +1,215 @@
+"""The media of one session: ports, both ends' addresses, and the flows that follow from them (RO-9).
+
+An offer is only remembered; its answer puts both into force (RFC 3264). A rejected offer therefore changes nothing.
+One port serves a medium on the I-face and on every E-face, so a path can change without any port changing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow
+from sipnemo.media.ports import PortPool
+from sipnemo.roles.node import AddFlows, RemoveFlows
+from sipnemo.sdp.description import Description, SdpError, parse
+from sipnemo.sdp.multipart import find_sdp
+from sipnemo.sdp.rewrite import Endpoint, endpoints, move
+from sipnemo.sip.errors import SipError
+from sipnemo.sip.message import Message
+
+if TYPE_CHECKING:
+    from sipnemo.roles.nms.paths import Path
+
+
+class SessionMedia:
+    """Everything about one session's media that signalling and the media plane must agree on."""
+
+    __slots__ = (
+        "_pending_cn",
+        "_pending_mn",
+        "_pending_mn_sdp",
+        "cn",
+        "cn_host",
+        "flows",
+        "inside",
+        "learnt",
+        "mn",
+        "mn_sdp",
+        "origin",
+        "ports",
+        "shift",
+    )
+
+    def __init__(self, inside: str, origin: str) -> None:
+        self.inside = inside
+        "Our address on the I-face, as the SIP-MN sees it."
+        self.origin = origin
+        "Address in the o= line towards the SIP-CN; stays for the session's life (RFC 3264 §8)."
+        self.ports: list[int | None] = []
+        "Even port per m= line; RTCP has the next one. None: nothing to forward."
+        self.mn: list[Endpoint] = []
+        "Where the SIP-MN receives, in force."
+        self.cn: list[Endpoint] = []
+        "Where the SIP-CN receives, in force."
+        self.cn_host = ""
+        "Where the SIP-CN's signalling comes from: the only foreign address that symmetric RTP may be learnt from."
+        self.mn_sdp = ""
+        "The SIP-MN's description in force, as it wrote it: what a re-INVITE offers anew (RO-10)."
+        self.shift = 0
+        "How far our o= version towards the SIP-CN is ahead of the SIP-MN's: one per move."
+        self.flows: dict[FlowKey, MediaFlow] = {}
+        "What the media plane has been told to forward."
+        self.learnt: dict[FlowKey, tuple[str, int]] = {}
+        self._pending_mn: list[Endpoint] | None = None
+        self._pending_mn_sdp = ""
+        self._pending_cn: list[Endpoint] | None = None
+
+    # ----------------------------------------------------------------------------------------- offers and answers
+
+    def from_mn(self, text: str, host: str, answer: bool, pool: PortPool, now: float) -> str:
+        """The SIP-MN's description as the SIP-CN gets it, received at our address `host`."""
+        description = _read(text)
+        ends = endpoints(description)
+        self._allocate(ends, pool, now)
+        if answer:
+            self.mn, self.mn_sdp = ends, text
+            self._settle()
+        else:
+            self._pending_mn, self._pending_mn_sdp = ends, text
+        return self._moved(description, ends, host, self.shift, self.origin)
+
+    def from_cn(self, text: str, answer: bool, pool: PortPool, now: float) -> str:
+        """The SIP-CN's description as the SIP-MN gets it, received at our I-face."""
+        description = _read(text)
+        ends = endpoints(description)
+        self._allocate(ends, pool, now)
+        if answer:
+            self.cn = ends
+            self._settle()
+        else:
+            self._pending_cn = ends
+        return self._moved(description, ends, self.inside, 0, self.inside)
+
+    def again(self, host: str) -> str:
+        """A new offer to the SIP-CN: the SIP-MN's description in force, received at another address (RO-10)."""
+        self.shift += 1
+        description = _read(self.mn_sdp)
+        return self._moved(description, endpoints(description), host, self.shift, self.origin)
+
+    def answered_again(self, text: str) -> None:
+        """The SIP-CN's answer to an offer of our own."""
+        ends = endpoints(_read(text))
+        if len(ends) == len(self.mn):
+            self.cn = ends
+
+    def rejected(self) -> None:
+        """The offer at hand was refused: what was in force stays (RFC 3261 §14.1)."""
+        self._pending_mn = self._pending_cn = None
+
+    def _settle(self) -> None:
+        if self._pending_mn is not None:
+            self.mn, self.mn_sdp = self._pending_mn, self._pending_mn_sdp
+        if self._pending_cn is not None:
+            self.cn = self._pending_cn
+        self._pending_mn = self._pending_cn = None
+
+    def _moved(self, description: Description, ends: list[Endpoint], host: str, shift: int, origin: str) -> str:
+        ports = [port if end.forwardable else None for port, end in zip(self.ports, ends, strict=False)]
+        return move(description, host, ports, version=description.origin.version + shift, origin=origin)
+
+    def _allocate(self, ends: list[Endpoint], pool: PortPool, now: float) -> None:
+        ports = self.ports
+        for index, end in enumerate(ends):
+            if index == len(ports):
+                ports.append(None)
+            if ports[index] is None and end.forwardable:
+                port = pool.allocate(now)
+                if port is None:
+                    raise SipError(503, "No media port free", ("Retry-After: 5",))
+                ports[index] = port
+
+    # ---------------------------------------------------------------------------------------------------- flows
+
+    def plan(self, path: Path, paths: Iterable[Path]) -> dict[FlowKey, MediaFlow]:
+        """What must be forwarded: out over `path`, in from every path, so that the SIP-CN may change sides when it
+        obeys a re-INVITE, not when we expect it to."""
+        flows: dict[FlowKey, MediaFlow] = {}
+        hosts = {known.address for known in paths} | {path.address}
+        for port, mn, cn in zip(self.ports, self.mn, self.cn, strict=False):
+            if port is None or not (mn.active and cn.active and mn.forwardable and cn.forwardable):
+                continue
+            muxed = mn.mux and cn.mux
+            self._stream(flows, port, (cn.host, cn.rtp_port), (mn.host, mn.rtp_port), cn, mn, path.group, hosts)
+            if not muxed:
+                to_cn, to_mn = (cn.rtcp_host, cn.rtcp_port), (mn.rtcp_host, mn.rtcp_port)
+                self._stream(flows, port + 1, to_cn, to_mn, cn, mn, path.group, hosts)
+        return flows
+
+    def _stream(
+        self,
+        flows: dict[FlowKey, MediaFlow],
+        port: int,
+        to_cn: tuple[str, int],
+        to_mn: tuple[str, int],
+        cn: Endpoint,
+        mn: Endpoint,
+        group: int,
+        hosts: set[str],
+    ) -> None:
+        up = FlowKey(self.inside, port)
+        admit: tuple[str, ...] = ()
+        if not cn.held:
+            if self.cn_host and to_cn[0] != self.cn_host and _private(to_cn[0]):
+                admit = (to_cn[0], self.cn_host)
+            flows[up] = MediaFlow(up, self.learnt.get(up, to_cn), port, group)
+        if not mn.held:
+            for host in hosts:
+                down = FlowKey(host, port)
+                flows[down] = MediaFlow(down, to_mn, port, INSIDE, admit, up if admit else None)
+
+    def changes(self, wanted: dict[FlowKey, MediaFlow]) -> list[AddFlows | RemoveFlows]:
+        """What the media plane must be told to get from what it has to what is wanted."""
+        have = self.flows
+        added = tuple(flow for key, flow in wanted.items() if have.get(key) != flow)
+        removed = tuple(key for key in have if key not in wanted)
+        self.flows = wanted
+        actions: list[AddFlows | RemoveFlows] = []
+        if added:
+            actions.append(AddFlows(added))
+        if removed:
+            actions.append(RemoveFlows(removed))
+        return actions
+
+    def release(self, pool: PortPool, now: float) -> list[AddFlows | RemoveFlows]:
+        """The session has ended: its ports rest, its flows go."""
+        for port in self.ports:
+            if port is not None:
+                pool.release(port, now)
+        self.ports = []
+        return self.changes({})
+
+
+def body_sdp(message: Message) -> tuple[int, int] | None:
+    """Where the session description stands in a message's body, if it has one."""
+    if not message.body:
+        return None
+    kind = message.value("content-type")
+    if kind == "application/sdp":
+        return (0, len(message.body))
+    return find_sdp(kind, message.body)
+
+
+def _read(text: str) -> Description:
+    try:
+        return parse(text)
+    except SdpError as error:
+        raise SipError(488, f"Unusable session description: {error}") from None
+
+
+def _private(host: str) -> bool:
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return False

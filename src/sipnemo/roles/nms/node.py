@@ -1,0 +1,348 @@
+"""The SIP-NMS: which story does an input belong to? The stories are in the files beside this one.
+
+`paths` and `probe` know which uplinks work; `home` keeps the SIP-HS informed; `bindings` the SIP-MNs; `calls` the
+sessions; `handover` and `reinvite` move them; `relay` carries everything out of calls; `report` answers operators.
+"""
+
+from __future__ import annotations
+
+from sipnemo.media.flow import INSIDE, MediaPath
+from sipnemo.media.ports import PortPool
+from sipnemo.nemo.policy import Policy, SessionView, priority
+from sipnemo.roles.endpoint import Attempts, Endpoint, host_text
+from sipnemo.roles.nms.bindings import Bindings
+from sipnemo.roles.nms.calls import Calls
+from sipnemo.roles.nms.forward import Forward
+from sipnemo.roles.nms.handover import Handover
+from sipnemo.roles.nms.home import Home
+from sipnemo.roles.nms.load import LoadMeter
+from sipnemo.roles.nms.paths import Path, Paths
+from sipnemo.roles.nms.probe import Prober
+from sipnemo.roles.nms.relay import Relay
+from sipnemo.roles.nms.report import Report
+from sipnemo.roles.nms.session import Session
+from sipnemo.roles.nms.settings import NmsSettings
+from sipnemo.roles.node import (
+    Closed,
+    Command,
+    Environment,
+    Finished,
+    Input,
+    Learned,
+    Link,
+    Listen,
+    Notice,
+    Reply,
+    SendFailed,
+    SetPath,
+    Stop,
+)
+from sipnemo.sip import stun
+from sipnemo.sip.digest_client import ClientAuth
+from sipnemo.sip.errors import SipError
+from sipnemo.sip.flow import Flow, Local
+from sipnemo.sip.ids import Ids
+from sipnemo.sip.message import Request, Response, uri_of
+from sipnemo.sip.server_location import Target
+from sipnemo.sip.transaction import ServerTransaction
+from sipnemo.sip.uri import UriError, host_port
+from sipnemo.sip.uri import parse as parse_uri
+
+SWEEP_EVERY = 1.0
+"Seconds between expiring bindings and subscriptions."
+GOODBYE = 1.0
+"Seconds that deregistering may take."
+
+
+class MobilityServer(Endpoint):
+    """One gateway, whole; sans-IO."""
+
+    def __init__(self, settings: NmsSettings, environment: Environment, policy: Policy = priority) -> None:
+        super().__init__(environment, settings.limits)
+        self.settings = settings
+        self.policy = policy
+        self.tokens = Ids(f"{settings.instance}{settings.password}")
+        "Contact tokens must be the same after a restart: the SIP-MNs' servers know them."
+        self.ports = PortPool(*settings.media.ports, settings.media.quarantine_after, environment.seed)
+        self.paths = Paths(self)
+        self.probers: dict[Path, Prober] = {}
+        self.home = Home(self)
+        self.bindings = Bindings(self)
+        self.calls = Calls(self)
+        self.relay = Relay(self)
+        self.handover = Handover(self)
+        self.load = LoadMeter(self)
+        self.report = Report(self)
+        self.trunk_auth: dict[tuple[str, str], ClientAuth] = {}
+        self.inside: dict[Local, str] = {}
+        "Our listening points on the I-face, and the Record-Route line that leads back to each."
+        self._inside_address = ""
+        self._announced = False
+        self.timers.set(0.0, self._sweep)
+
+    # ------------------------------------------------------------------------------------------------ dispatch
+
+    def on_input(self, input: Input, now: float) -> None:
+        """Everything that is no SIP message."""
+        match input:
+            case Link():
+                self._inside_link(input, now)
+                self.paths.link_changed(input, now)
+            case SendFailed():
+                path = self.paths.of(input.flow.local)
+                if path is not None and path in self.probers and self.home.probe_target(path) == input.flow.remote:
+                    self.probers[path].failed(now)
+            case Closed():
+                pass  # what is sent next opens a connection; bindings fall back to their Contact
+            case Learned():
+                self.calls.learned(input)
+            case Command():
+                self.act(Reply(input.ticket, self.report.answer(input, now)))
+            case Stop():
+                self.home.stop(now)
+                self.timers.set(now + GOODBYE, lambda at: self.act(Finished()))
+            case _:
+                pass
+
+    def on_request(self, server: ServerTransaction, request: Request, now: float) -> None:
+        """A new request, from inside or outside."""
+        try:
+            if server.flow.local in self.inside:
+                self._from_inside(server, request, now)
+            else:
+                self._from_outside(server, request, now)
+        except SipError as error:
+            if not server.finished:
+                self.respond(server, error.status, now, reason=error.reason, headers=error.headers)
+
+    def _from_inside(self, server: ServerTransaction, request: Request, now: float) -> None:
+        if request.to_tag and (request.call_id, request.from_tag) in self.calls.sessions:
+            self.calls.within(server, request, True, now)
+        elif request.method == "REGISTER":
+            self.bindings.register(server, request, now)
+        elif request.method == "INVITE":
+            if request.to_tag:
+                raise SipError(481)
+            self.calls.begin_from_mn(server, request, now)
+        elif request.to_tag and request.method in ("BYE", "UPDATE", "PRACK", "INFO"):
+            raise SipError(481)
+        else:
+            self.relay.outward(server, request, now)
+
+    def _from_outside(self, server: ServerTransaction, request: Request, now: float) -> None:
+        if request.to_tag and (request.call_id, request.to_tag) in self.calls.sessions:
+            self.calls.within(server, request, False, now)
+        elif request.method == "INVITE":
+            self._invited(server, request, now)
+        elif request.method == "REGISTER" or (request.to_tag and request.method in ("BYE", "UPDATE", "PRACK", "INFO")):
+            raise SipError(481 if request.to_tag else 403)
+        else:
+            self.relay.inward(server, request, now)
+
+    def _invited(self, server: ServerTransaction, request: Request, now: float) -> None:
+        if request.to_tag:
+            raise SipError(481)
+        if not self.home.trusts(server.flow) and not self.calls.replaces(request):
+            self.log("warning", "INVITE from a stranger refused", request.call_id, source=server.flow.remote[0])
+            raise SipError(403)
+        mn = self.bindings.find(request, now)
+        if mn is None:
+            raise SipError(480 if "mn=" in request.uri else 404)
+        path = self.paths.of(server.flow.local)
+        if path is None:
+            raise SipError(503)
+        self.calls.begin_from_cn(server, request, mn, path, now)
+
+    def on_ack(self, request: Request, flow: Flow, now: float) -> None:
+        """The ACK of a 2xx."""
+        self.calls.ack(request, flow.local in self.inside, now)
+
+    def on_cancel(self, server: ServerTransaction, cancelled: ServerTransaction, now: float) -> None:
+        """A caller gives up."""
+        self.calls.cancel(cancelled, now)
+
+    def on_stray(self, response: Response, flow: Flow, now: float) -> None:
+        """A 2xx of an INVITE given up meanwhile still wants its ACK, or its sender would end the call."""
+        if response.cseq_method == "INVITE" and 200 <= response.status < 300:
+            self.calls.stray_answer(response, flow, now)
+
+    def on_stun(self, data: bytes, flow: Flow, now: float) -> None:
+        """An answer to a probe of ours; requests are not answered: nobody has a reason to ask."""
+        path = self.paths.of(flow.local)
+        if path is None or path not in self.probers:
+            return
+        try:
+            message = stun.decode(data)
+        except stun.StunError:
+            return
+        if isinstance(message, stun.Success):
+            self.probers[path].answered(message.transaction_id, message.mapped, now)
+        elif isinstance(message, stun.Failure):
+            self.probers[path].answered(message.transaction_id, None, now)
+
+    # -------------------------------------------------------------------------------------------- paths change
+
+    def path_added(self, path: Path, now: float) -> None:
+        """A path has come up: register over it and probe it."""
+        if path not in self.probers:
+            self.probers[path] = Prober(self, path)
+        if path.present:
+            self.home.path_added(path, now)
+            self.probers[path].start(now)
+        for session in list(self.calls.open):
+            self.calls.apply_media(session)
+
+    def path_removed(self, path: Path, now: float) -> None:
+        """Its address is gone."""
+        self.home.path_removed(path)
+        prober = self.probers.pop(path, None)
+        if prober is not None:
+            prober.stop()
+
+    def path_on(self, path: Path, now: float) -> None:
+        """A path can carry calls."""
+        if not self._announced:
+            self._announced = True
+            self.act(Notice("ready"))
+        self.handover.path_on(path, now)
+
+    def path_off(self, path: Path, cause: str, now: float) -> None:
+        """A path must carry no calls."""
+        self.handover.path_off(path, cause, now)
+        self._restart_attempts(path, now)
+        if not path.present:
+            self.probers[path].stop()
+
+    def _restart_attempts(self, path: Path, now: float) -> None:
+        """Requests that wait for an answer over a dead path are sent over another (R2)."""
+        if path.present and path.proven:
+            return  # drained by command: it still works
+        for client in list(self.layer.clients.values()):
+            attempts = client.user
+            if not isinstance(attempts, Attempts) or client.finished or client.flow.local.host != path.address:
+                continue
+            if isinstance(attempts.user, Forward):
+                attempts.user.client = client
+                if not self.calls.path_died(attempts.user, now):
+                    continue
+            attempts.restart(now)
+
+    def registered(self, now: float) -> None:
+        """The SIP-HS has named our URI."""
+
+    def prober_hurry(self, path: Path) -> None:
+        """A path has got its first call: probe it at the pace of a path with calls."""
+        prober = self.probers.get(path)
+        if prober is not None and len(path.sessions) == 1:
+            self.timers.set(0.0, prober.hurry)
+
+    def last_heard(self, path: Path) -> float | None:
+        """When the path last proved alive."""
+        prober = self.probers.get(path)
+        return prober.heard_at if prober is not None else None
+
+    # ------------------------------------------------------------------------------------------------- choosing
+
+    def ranked(self, session: Session | None) -> list[Path]:
+        """Paths that are ON, the one the policy likes best first (MH-6)."""
+        paths = self.paths.on()
+        if len(paths) < 2:
+            return paths
+        entries = [path.entry(self.settings.instance) for path in paths]
+        view = SessionView(session.call_id if session is not None else "")
+        by_key = {entry.key: path for entry, path in zip(entries, paths, strict=True)}
+        return [by_key[entry.key] for entry in self.policy(entries, view) if entry.key in by_key]
+
+    def choose(self, session: Session | None, now: float) -> Path:
+        """The path for something new; 503 when none is ON."""
+        ranked = self.ranked(session)
+        if not ranked:
+            raise SipError(503, "No uplink", ("Retry-After: 5",))
+        return ranked[0]
+
+    def way_out(self, target: Target) -> Flow | None:
+        """The flow to a target over the best path that fits it, as things are now."""
+        return next((flow for path in self.ranked(None) if (flow := path.flow_to(target)) is not None), None)
+
+    def admit_session(self) -> None:
+        """Refuse what would be one call too many."""
+        if len(self.calls.open) >= self.settings.session.calls:
+            raise SipError(503, "Too many calls", ("Retry-After: 10",))
+
+    # ---------------------------------------------------------------------------------------------------- names
+
+    def permanent_uri(self) -> str:
+        """Our URI under the home domain, or, before the SIP-HS has named it, the contact of the best path."""
+        if self.home.uri:
+            return self.home.uri
+        ranked = self.ranked(None)
+        if not ranked:
+            raise SipError(503, "No uplink", ("Retry-After: 5",))
+        return ranked[0].contact("UDP")
+
+    def is_us(self, text: str) -> bool:
+        """Whether a URI names this gateway: one of its addresses, or its permanent URI."""
+        try:
+            uri = parse_uri(text)
+        except UriError:
+            return False
+        if not uri.is_sip:
+            return False
+        if self.home.uri:
+            ours = parse_uri(self.home.uri)
+            if uri.user == ours.user and uri.host.lower() == ours.host.lower():
+                return True
+        host, port = host_port(uri)
+        if any(local.host == host and local.port == port for local in self.inside):
+            return True
+        return any(path.address == host and port in (path.eface.port, path.eface.tls_port) for path in self.paths.all)
+
+    def routes_behind_us(self, request: Request) -> list[str]:
+        """The Route of a request from a SIP-MN, without the entries that name us (RFC 3261 §16.4)."""
+        return [route for route in request.values("route") if not self.is_us(uri_of(route))]
+
+    def inside_record_route(self, flow: Flow) -> str:
+        """The Record-Route line by which a SIP-MN's requests come back to us."""
+        return self.inside.get(flow.local) or next(iter(self.inside.values()), "")
+
+    def way_inside(self, contact: str, flow: Flow) -> Flow:
+        """How a SIP-MN is reached: over its own connection, or at its Contact's address where that is one."""
+        if flow.reliable:
+            return flow
+        try:
+            uri = parse_uri(contact)
+        except UriError:
+            return flow
+        host, port = host_port(uri)
+        return Flow(flow.local, (host, port)) if host == flow.remote[0] else flow
+
+    # ------------------------------------------------------------------------------------------------ housekeeping
+
+    def _inside_link(self, link: Link, now: float) -> None:
+        iface = self.settings.iface
+        addresses = link.addresses
+        if iface.interface:
+            if link.name != iface.interface or not addresses:
+                return
+            address = iface.address or addresses[0]
+        elif iface.address in addresses:
+            address = iface.address
+        else:
+            return
+        if address == self._inside_address:
+            return
+        self._inside_address = address
+        self.act(SetPath(MediaPath(INSIDE, address, link.name)))
+        for transport in iface.transports:
+            port = iface.tls_port if transport == "TLS" else iface.port
+            local = Local(transport, address, port)
+            suffix = "" if transport == "UDP" else f";transport={transport.lower()}"
+            self.inside[local] = f"Record-Route: <sip:{host_text(address)}:{port}{suffix};lr>"
+            self.act(Listen(local))
+        self.log("info", "serving phones", address=address)
+
+    def _sweep(self, now: float) -> None:
+        self.timers.set(now + SWEEP_EVERY, self._sweep)
+        self.bindings.expire(now)
+        self.relay.expire(now)
+        self.load.measure(now)

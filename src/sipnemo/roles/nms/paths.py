@@ -1,0 +1,244 @@
+"""The SIP-NMS's own paths: which exist, which are ON, and where a packet leaves by them (MH-1 … MH-5).
+
+A path is one contact address of one E-face. It exists while its interface holds the address; it is ON while probes
+over it are answered (R13), the link is up and the operator allows it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipnemo.media.flow import MediaPath
+from sipnemo.nemo.egress_list import EgressEntry, Status
+from sipnemo.roles.endpoint import host_text
+from sipnemo.roles.nms.settings import EfaceSettings
+from sipnemo.roles.node import Count, Link, Listen, Notice, SetPath, Unlisten
+from sipnemo.sip.flow import Flow, Local
+from sipnemo.sip.server_location import Target
+
+if TYPE_CHECKING:
+    from sipnemo.roles.nms.node import MobilityServer
+    from sipnemo.roles.nms.session import Session
+
+SECOND_CONTACT = 100
+"Distance between the reg-ids of the contacts of one E-face: RFC 5626 allows one flow per reg-id, MH-5 several."
+
+
+class Path:
+    """One contact address of one E-face, and all that is known of it."""
+
+    def __init__(self, eface: EfaceSettings, address: str, device: str, rank: int, group: int) -> None:
+        self.eface = eface
+        self.address = address
+        self.device = device
+        self.rank = rank
+        "0 for the E-face's first contact address, 1 for the next (MH-5)."
+        self.group = group
+        "Of its media flows; leads to the egress interface (media.flow.MediaPath)."
+        self.present = True
+        "The interface holds the address and its link is up."
+        self.proven = False
+        "Probes are answered."
+        self.wanted = True
+        "False: drained by the operator."
+        self.forced = False
+        "True: ON by the operator's word, whatever the probes say."
+        self.reason = "starting"
+        "Why it is OFF."
+        self.changed_at = 0.0
+        self.sessions: set[Session] = set()
+        "Sessions that use it."
+        self.load = 0.0
+        self.rtt: float | None = None
+        bound = device if eface.interface else ""
+        self.locals = {
+            transport: Local(transport, address, eface.tls_port if transport == "TLS" else eface.port, bound)
+            for transport in eface.transports
+        }
+
+    @property
+    def on(self) -> bool:
+        """Whether calls may use this path."""
+        return self.present and self.wanted and (self.proven or self.forced)
+
+    @property
+    def ipv6(self) -> bool:
+        """The family of its address."""
+        return ":" in self.address
+
+    @property
+    def reg_id(self) -> int:
+        """E-face ID for the first contact address; the further ones follow at a distance (RFC 5626 §4.2)."""
+        return self.eface.id + SECOND_CONTACT * self.rank
+
+    @property
+    def name(self) -> str:
+        """As people and logs call it: E-face ID and address."""
+        return f"{self.eface.id}/{self.address}"
+
+    def flow_to(self, target: Target) -> Flow | None:
+        """The flow over this path to a target; None where transport or address family do not fit."""
+        local = self.locals.get(target.transport)
+        if local is None or (":" in target.host) != self.ipv6:
+            return None
+        return Flow(local, (target.host, target.port))
+
+    @property
+    def nowhere(self) -> Flow:
+        """A flow without a far end, for what only needs to know the path."""
+        return Flow(next(iter(self.locals.values())), ("", 0))
+
+    def contact(self, transport: str, parameters: str = "") -> str:
+        """The SIP URI of this path, for Contact (RO-8)."""
+        local = self.locals.get(transport) or next(iter(self.locals.values()))
+        suffix = "" if local.transport == "UDP" else f";transport={local.transport.lower()}"
+        return f"sip:{host_text(self.address)}:{local.port}{suffix}{parameters}"
+
+    def entry(self, host_id: str) -> EgressEntry:
+        """This path's Egress List entry (MH-1)."""
+        return EgressEntry(
+            host_id=host_id,
+            eface_id=self.eface.id,
+            contact=(self.address, self.eface.port),
+            status=Status.ON if self.on else Status.OFF,
+            load=self.load,
+            priority=self.eface.priority,
+            capacity_bps=self.eface.capacity,
+            rtt=self.rtt,
+        )
+
+
+class Paths:
+    """All own paths, kept in step with the interfaces (rtnetlink) and the operator."""
+
+    def __init__(self, node: MobilityServer) -> None:
+        self._node = node
+        self.all: list[Path] = []
+        self._groups = 0
+
+    def on(self) -> list[Path]:
+        """Paths that are ON."""
+        return [path for path in self.all if path.on]
+
+    def of(self, local: Local) -> Path | None:
+        """The path a message came in by."""
+        for path in self.all:
+            if path.address == local.host and path.locals.get(local.transport) == local:
+                return path
+        return None
+
+    def link_changed(self, link: Link, now: float) -> None:
+        """An interface came, went, gained or lost carrier or addresses (MH-2)."""
+        for eface in self._node.settings.efaces:
+            if eface.interface:
+                if eface.interface == link.name:
+                    self._match(eface, link, link.addresses, now)
+            elif eface.address in link.addresses or any(
+                path.eface is eface and path.device == link.name for path in self.all
+            ):
+                self._match(eface, link, (eface.address,) if eface.address in link.addresses else (), now)
+
+    def _match(self, eface: EfaceSettings, link: Link, addresses: tuple[str, ...], now: float) -> None:
+        families = ["ipv6" if ":" in address else "ipv4" for address in addresses]
+        usable = [a for _, a in sorted(zip(families, addresses, strict=True), key=lambda pair: _order(eface, pair[0]))]
+        usable = [a for a in usable if ("ipv6" if ":" in a else "ipv4") in eface.families]
+        for path in [path for path in self.all if path.eface is eface]:
+            if path.address not in usable:
+                self._gone(path, "address" if link.ifindex and link.up else "carrier", link, now)
+        for address in usable:
+            known = next((path for path in self.all if path.eface is eface and path.address == address), None)
+            if known is None:
+                known = self._add(eface, address, link, now)
+            elif link.up and (not known.present or known.device != link.name):
+                known.device = link.name
+                self._back(known, now)
+            if not link.up and known.present:
+                self._gone(known, "carrier", link, now)
+
+    def _add(self, eface: EfaceSettings, address: str, link: Link, now: float) -> Path:
+        taken = {path.rank for path in self.all if path.eface is eface}
+        rank = next(rank for rank in range(SECOND_CONTACT) if rank not in taken)
+        self._groups += 1
+        path = Path(eface, address, link.name, rank, self._groups)
+        path.present = link.up
+        path.changed_at = now
+        self.all.append(path)
+        self.all.sort(key=lambda p: (p.eface.priority, p.rank))
+        self._node.log("info", "path found", path=path.name, device=path.device)
+        for local in path.locals.values():
+            self._node.act(Listen(local))
+        self._node.act(SetPath(self.media_path(path)))
+        self._node.path_added(path, now)
+        return path
+
+    def _back(self, path: Path, now: float) -> None:
+        path.present = True
+        path.proven = False  # an answered probe, not the carrier, says that it works (R13)
+        path.changed_at = now
+        path.reason = "not probed yet"
+        self._node.log("info", "path is back, waiting for its probes", path=path.name)
+        for local in path.locals.values():
+            self._node.act(Listen(local))  # the interface may be a new one under the old name
+        self._node.path_added(path, now)
+
+    def _gone(self, path: Path, cause: str, link: Link, now: float) -> None:
+        was_on = path.on
+        path.present = False
+        path.proven = False
+        path.reason = cause
+        lost_address = path.address not in link.addresses
+        if was_on:
+            self._off(path, cause, now)
+        if lost_address and (link.ifindex == 0 or link.up):
+            self._node.path_removed(path, now)
+            self.all.remove(path)
+            for local in path.locals.values():
+                self._node.act(Unlisten(local))
+
+    def proved(self, path: Path, now: float) -> None:
+        """Probes are answered again, for long enough."""
+        was_on = path.on
+        path.proven = True
+        if path.on and not was_on:
+            self._on(path, now)
+
+    def silent(self, path: Path, cause: str, now: float) -> None:
+        """Probes are not answered any more (MH-3)."""
+        was_on = path.on
+        path.proven = False
+        path.reason = cause
+        if was_on and not path.on:
+            self._off(path, cause, now)
+
+    def command(self, path: Path, state: str, now: float) -> None:
+        """The operator's word: off drains it, on forces it, auto leaves it to the probes."""
+        was_on = path.on
+        path.wanted = state != "off"
+        path.forced = state == "on"
+        if was_on and not path.on:
+            self._off(path, "command", now)
+        elif path.on and not was_on:
+            self._on(path, now)
+
+    def media_path(self, path: Path) -> MediaPath:
+        """Where this path's media flows leave."""
+        return MediaPath(path.group, path.address, path.device)
+
+    def _on(self, path: Path, now: float) -> None:
+        path.changed_at = now
+        path.reason = ""
+        self._node.log("info", "path is ON", path=path.name)
+        self._node.act(Notice("path", {"path": path.name, "status": "ON"}))
+        self._node.path_on(path, now)
+
+    def _off(self, path: Path, cause: str, now: float) -> None:
+        path.changed_at = now
+        path.reason = cause
+        self._node.log("warning", "path is OFF", path=path.name, cause=cause, sessions=len(path.sessions))
+        self._node.act(Count("path_failures", (cause,)))
+        self._node.act(Notice("path", {"path": path.name, "status": "OFF", "cause": cause}))
+        self._node.path_off(path, cause, now)
+
+
+def _order(eface: EfaceSettings, family: str) -> int:
+    return eface.families.index(family) if family in eface.families else len(eface.families)

@@ -1,0 +1,162 @@
+"""Liveness of a path: STUN binding requests on its SIP flow to the SIP-HS (MH-3, RFC 5626 §4.4.2, R13).
+
+A probe is late after the path's own round-trip time plus four times its variation. The first late probe makes the
+next two leave at once, so that a black hole is known well before `probe_lost` full intervals have passed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipnemo.roles.node import Send
+from sipnemo.sip.flow import Flow
+from sipnemo.sip.stun import encode_request
+from sipnemo.sip.timers import Timer
+
+if TYPE_CHECKING:
+    from sipnemo.roles.nms.node import MobilityServer
+    from sipnemo.roles.nms.paths import Path
+
+FIRST_PATIENCE = 0.5
+"Seconds for an answer while the round-trip time is not known."
+MARGIN = 0.03
+"Least tolerance above the round-trip time, seconds: scheduling on a busy gateway."
+STALL = 0.01
+"A late-check that itself comes this much too late proves that we were busy, not that the path is silent."
+BURST = 0.01
+"Seconds between the confirming probes."
+RECOVERY_EVERY = 0.5
+"Seconds between probes while hold-down is running."
+
+
+class Prober:
+    """The probes of one path."""
+
+    def __init__(self, node: MobilityServer, path: Path) -> None:
+        self._node = node
+        self._path = path
+        self._sent: dict[bytes, float] = {}
+        "Transaction ID → when it left; unanswered ones."
+        self._lost = 0
+        self._timer: Timer | None = None
+        self._variation = 0.0
+        self._answered_since: float | None = None
+        self._ever_off = False
+        self.heard_at: float | None = None
+        "When the last answer came."
+        self.mapped: tuple[str, int] | None = None
+        "Our address as the SIP-HS sees it: another one than ours behind a NAT."
+
+    def start(self, now: float) -> None:
+        """Probe at once, whatever was known before."""
+        self._lost = 0
+        self._sent.clear()
+        self._answered_since = None
+        self._again(now)
+
+    def stop(self) -> None:
+        """Probe no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._sent.clear()
+        self._answered_since = None
+        self._ever_off = True
+
+    def hurry(self, now: float) -> None:
+        """The path has calls now, or something looks wrong: do not wait for the idle interval to end."""
+        if self._timer is not None and self._timer.at > now + self._interval():
+            self._again(now)
+
+    def answered(self, transaction: bytes, mapped: tuple[str, int] | None, now: float) -> bool:
+        """An answer has come; False when it is not to a probe of ours."""
+        sent_at = self._sent.pop(transaction, None)
+        if sent_at is None:
+            return False
+        self._lost = 0
+        self.heard_at = now
+        self.mapped = mapped or self.mapped
+        self._measure(now - sent_at)
+        for other in [other for other, at in self._sent.items() if at <= sent_at]:
+            del self._sent[other]  # later ones have been answered: a lost packet, not a dead path
+        if self._answered_since is None:
+            self._answered_since = now
+        path = self._path
+        if not path.proven:
+            waited = now - self._answered_since >= self._node.settings.probe.hold_down
+            if not self._ever_off or waited or not self._node.paths.on():
+                self._node.paths.proved(path, now)
+        return True
+
+    def failed(self, now: float) -> None:
+        """The network itself says that a probe did not arrive (ICMP)."""
+        if self._sent:
+            self._sent.pop(next(iter(self._sent)))
+            self._late(now)
+
+    def _measure(self, rtt: float) -> None:
+        """RFC 6298 §2."""
+        path = self._path
+        if path.rtt is None:
+            path.rtt, self._variation = rtt, rtt / 2
+        else:
+            self._variation = 0.75 * self._variation + 0.25 * abs(path.rtt - rtt)
+            path.rtt = 0.875 * path.rtt + 0.125 * rtt
+
+    @property
+    def patience(self) -> float:
+        """How long an answer may take, seconds."""
+        rtt = self._path.rtt
+        return FIRST_PATIENCE if rtt is None else rtt + max(4 * self._variation, MARGIN)
+
+    def _interval(self) -> float:
+        settings, path = self._node.settings.probe, self._path
+        if path.sessions and path.proven:
+            return settings.probe_every
+        if not path.proven and self._answered_since is not None:
+            return min(RECOVERY_EVERY, settings.probe_idle_every)
+        return settings.probe_idle_every if path.proven else min(1.0, settings.probe_idle_every)
+
+    def _again(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._probe(now)
+        self._timer = self._node.timers.set(now + self._interval(), self._again)
+
+    def _probe(self, now: float) -> None:
+        target = self._node.home.probe_target(self._path)
+        local = self._path.locals.get("UDP")
+        if target is None or local is None or not self._path.present:
+            return
+        transaction = bytes.fromhex(self._node.ids.tag()[:24])
+        self._sent[transaction] = now
+        if len(self._sent) > 16:
+            del self._sent[next(iter(self._sent))]
+        self._node.act(Send(encode_request(transaction), Flow(local, target)))
+        due = now + self.patience
+
+        def check(at: float) -> None:
+            if transaction not in self._sent:
+                return
+            if at > due + STALL:  # the answer may be waiting in the socket behind us
+                self._node.timers.set(at + STALL, lambda later: self._expired(transaction, later))
+            else:
+                self._expired(transaction, at)
+
+        self._node.timers.set(due, check)
+
+    def _expired(self, transaction: bytes, now: float) -> None:
+        if self._sent.pop(transaction, None) is not None:
+            self._late(now)
+
+    def _late(self, now: float) -> None:
+        self._lost += 1
+        self._answered_since = None
+        limit = self._node.settings.probe.probe_lost
+        path = self._path
+        if self._lost == 1 and path.proven:
+            for ahead in range(1, limit):
+                self._node.timers.set(now + BURST * (ahead - 1), self._probe)
+        if self._lost >= limit and path.proven:
+            self._ever_off = True
+            self._node.paths.silent(path, "probe", now)

@@ -1,0 +1,329 @@
+"""One call's move: a re-INVITE from the new path, and every answer it can get (RO-10, R2, R4, R5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sipnemo.media.flow import INSIDE, FlowKey
+from sipnemo.roles.endpoint import via_line
+from sipnemo.roles.nms.media import body_sdp
+from sipnemo.roles.node import Send
+from sipnemo.sdp.description import SdpError
+from sipnemo.sip.digest_client import ClientAuth, Credentials
+from sipnemo.sip.flow import Flow
+from sipnemo.sip.message import Response, uri_of
+from sipnemo.sip.server_location import Target
+from sipnemo.sip.timers import Timer
+from sipnemo.sip.transaction import ClientTransaction
+
+if TYPE_CHECKING:
+    from sipnemo.roles.nms.handover import Handover, Wave
+    from sipnemo.roles.nms.node import MobilityServer
+    from sipnemo.roles.nms.paths import Path
+    from sipnemo.roles.nms.session import Session
+
+ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, INFO, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
+ANSWER_WITHIN = 4.0
+"Seconds without any answer after which a re-INVITE is sent anew (Timer B would take 32)."
+
+
+class Move:
+    """From one path to another, for one live call."""
+
+    __slots__ = (
+        "_ack",
+        "_auth",
+        "_baseline",
+        "_challenges",
+        "_client",
+        "_handover",
+        "_node",
+        "_refused",
+        "_sent_auth",
+        "_timer",
+        "_tries",
+        "answered_after",
+        "gap_down",
+        "over",
+        "path",
+        "session",
+        "waiting_for_path",
+        "waiting_for_turn",
+        "wave",
+    )
+
+    def __init__(self, handover: Handover, node: MobilityServer, session: Session, wave: Wave) -> None:
+        self._handover = handover
+        self._node = node
+        self.session = session
+        self.wave = wave
+        self.path: Path | None = None
+        "Where it moves to."
+        self.over = False
+        self.waiting_for_path = False
+        self.waiting_for_turn = False
+        "Another INVITE of this session is at hand (RFC 3261 §14.1)."
+        self.answered_after: float | None = None
+        self.gap_down: float | None = None
+        self._client: ClientTransaction | None = None
+        self._timer: Timer | None = None
+        self._tries = 0
+        self._challenges = 0
+        self._refused: set[Path] = set()
+        "Paths on which nothing was answered."
+        self._auth: ClientAuth | None = None
+        self._sent_auth: list[str] = []
+        self._ack: tuple[bytes, Flow] | None = None
+        self._baseline: dict[FlowKey, int] | None = None
+
+    # ------------------------------------------------------------------------------------------------- sending
+
+    def start(self, now: float) -> None:
+        """Choose a path and send the re-INVITE, or wait for what is missing."""
+        if self.over:
+            return
+        self._quiet()
+        session = self.session
+        ranked = self._node.ranked(session)
+        choice = next((path for path in ranked if path not in self._refused), None)
+        if choice is None and ranked:
+            self._refused.clear()  # every path has been tried: begin again, more slowly
+            self._retry(2.0, now)
+            return
+        self.waiting_for_path = choice is None
+        if choice is None:
+            return
+        if not self.wave.planned or not session.path.on:
+            self._take(choice)
+        self.path = choice
+        self.waiting_for_turn = session.pending is not None
+        if self.waiting_for_turn:
+            return
+        self._handover.watch(self, now)
+        assert session.dialog is not None
+        self._node.calls.locate_dialog(session.dialog, self._located, now)
+
+    def resume(self, now: float) -> None:
+        """A path is ON again, or the session's other INVITE has ended."""
+        if self.waiting_for_path or self.waiting_for_turn:
+            self.start(now)
+
+    def _located(self, targets: list[Target], now: float) -> None:
+        path, session = self.path, self.session
+        flow = next((flow for flow in map(path.flow_to, targets) if flow is not None), None) if path else None
+        if path is None or flow is None or self.over:
+            self._unanswered("the far end cannot be reached over this path", now)
+            return
+        dialog = session.dialog
+        assert dialog is not None
+        self._tries += 1
+        self.wave.invites += 1
+        method = "INVITE" if session.media is not None and session.media.mn_sdp else "UPDATE"
+        body = session.media.again(path.address) if method == "INVITE" and session.media is not None else ""
+        session.e.sent += 1
+        branch = self._node.ids.branch()
+        credentials: list[tuple[str, str]] = []
+        if self._auth is not None:
+            credentials = self._auth.authorization(method, dialog.target, body, self._node.ids.tag()[:16])
+        self._sent_auth = [value for _, value in credentials]
+        lines = [
+            f"{method} {dialog.target} SIP/2.0",
+            via_line(flow, branch),
+            "Max-Forwards: 70",
+            *(f"Route: {route}" for route in dialog.routes),
+            f"From: {session.local_value}",
+            f"To: {session.remote_value}",
+            f"Call-ID: {session.call_id}",
+            f"CSeq: {session.e.sent} {method}",
+            f"Contact: <{path.contact(flow.local.transport, f';mn={session.token}')}>",
+            *(f"{name}: {value}" for name, value in credentials),
+            f"Allow: {ALLOW}",
+        ]
+        if session.expires:
+            lines += ["Supported: timer", f"Session-Expires: {session.expires}"]  # a move is a refresh (R18)
+        if body:
+            lines.append("Content-Type: application/sdp")
+        lines.append(f"Content-Length: {len(body)}\r\n\r\n{body}")
+        data = "\r\n".join(lines).encode("latin-1")
+        self._client = self._node.layer.request(self, branch, method, data, flow, now)
+        self._timer = self._node.timers.set(now + ANSWER_WITHIN, self._silent)
+
+    def _take(self, path: Path) -> None:
+        """Make this the session's path: its packets leave there from now on."""
+        session = self.session
+        if session.path is not path:
+            session.path.sessions.discard(session)
+            session.path = path
+            path.sessions.add(session)
+            self._node.calls.apply_media(session)
+            self._node.prober_hurry(path)
+
+    # ------------------------------------------------------------------------------------------------- answers
+
+    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
+        """The SIP-CN, or a proxy on the way, has answered."""
+        status = response.status
+        if 200 <= status < 300 and client.method == "INVITE" and self._ack is not None:
+            self._node.act(Send(*self._ack))  # our ACK was lost
+            return
+        if client is not self._client or self.over or status == 100:
+            return
+        if status < 200:
+            return
+        self._client = None
+        self._quiet()
+        if status < 300:
+            self._accepted(client, response, now)
+            return
+        why = f"{status} {response.reason}"
+        match status:
+            case 401 | 407 if self._challenged(response):
+                self.start(now)
+            case 491:
+                # Whoever made the Call-ID waits longer, so that the two ends do not meet again (§14.1).
+                chance = self._node.ids.chance()
+                self._retry(2.1 + 1.9 * chance if self.session.outgoing else 2.0 * chance, now)
+            case 481:
+                self.end("failed", why, now)
+                self._node.calls.hang_up_inside(self.session, now)
+            case 408 | 500 | 502 | 503 | 504:
+                self._retry(_retry_after(response) or 0.5 * 2.0 ** min(self._tries, 5), now, why)
+            case _:
+                self._give_up(why, now)
+
+    def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
+        """Nothing came, or nothing could be sent."""
+        if client is self._client and not self.over:
+            self._client = None
+            self._unanswered("no answer" if status == 408 else "unreachable", now)
+
+    def _silent(self, now: float) -> None:
+        if self._client is not None:
+            self._client.abandon()
+            self._client = None
+        self._unanswered("no answer", now)
+
+    def _unanswered(self, why: str, now: float) -> None:
+        """This path brings no answer: the next one, or this one again when it is the only one."""
+        if self.over:
+            return
+        if self.path is not None:
+            self._refused.add(self.path)
+        if self._tries >= self._node.settings.move.tries * max(1, len(self._node.paths.on())):
+            self._give_up(why, now)
+        else:
+            self._retry(0.0 if len(self._refused) < len(self._node.paths.on()) else 1.0, now)
+
+    def _retry(self, after: float, now: float, why: str = "") -> None:
+        if why and self._tries >= self._node.settings.move.tries:
+            self._give_up(why, now)
+            return
+        self._quiet()
+        self._timer = self._node.timers.set(now + after, self.start)
+
+    def _challenged(self, response: Response) -> bool:
+        """Whether configured credentials answer this challenge ([trunk], R4)."""
+        self._challenges += 1
+        if self._challenges > 3 or not self._node.settings.trunk:
+            return False
+        name = "www-authenticate" if response.status == 401 else "proxy-authenticate"
+        challenges = response.values_raw(name)
+        if self._auth is None:
+            text = " ".join(challenges)
+            trunk = next((t for t in self._node.settings.trunk if f'realm="{t.realm}"' in text), None)
+            if trunk is None:
+                return False
+            key = (trunk.realm, trunk.username)
+            self._auth = self._node.trunk_auth.setdefault(key, ClientAuth(Credentials(trunk.username, trunk.password)))
+        return self._auth.challenged(response.status, challenges, self._sent_auth)
+
+    def _accepted(self, client: ClientTransaction, response: Response, now: float) -> None:
+        session = self.session
+        dialog = session.dialog
+        assert dialog is not None
+        assert self.path is not None
+        contact = uri_of(response.value("contact"))
+        if contact and contact != dialog.target:
+            dialog.target = contact
+            if not dialog.routes:
+                dialog.next_hop = None
+        if client.method == "INVITE":
+            self._ack = (self._node.calls.ack_of_ours(session, client, self.path), client.flow)
+            self._node.act(Send(*self._ack))
+        self._take(self.path)
+        span = body_sdp(response)
+        if span is not None and session.media is not None:
+            try:
+                session.media.answered_again(response.body[span[0] : span[1]])
+            except SdpError as error:
+                self._node.log("warning", "answer to our re-INVITE is unusable", session.call_id, why=str(error))
+        self._node.calls.apply_media(session)
+        self.answered_after = now - self.wave.began_at
+        if not self.keys_down():
+            self.end("unverified", "no media expected", now)
+        elif self.gap_down is not None:
+            self.end("verified", "", now)
+        else:
+            self._timer = self._node.timers.set(now + self._node.settings.move.verify_after, self._unverified)
+
+    # --------------------------------------------------------------------------------------------- verification
+
+    def keys_down(self) -> list[FlowKey]:
+        """The flows by which the SIP-CN's RTP arrives over the new path."""
+        media, path = self.session.media, self.path
+        if media is None or path is None:
+            return []
+        return [key for key, flow in media.flows.items() if key.host == path.address and flow.group == INSIDE]
+
+    def counted(self, counters: Mapping[FlowKey, tuple[int, int]], now: float) -> None:
+        """A reading of the counters: has anything arrived on the new path (R7)?"""
+        packets = {key: counters.get(key, (0, 0))[0] for key in self.keys_down()}
+        if self._baseline is None or self._baseline.keys() != packets.keys():
+            self._baseline = packets
+        elif self.gap_down is None and any(packets[key] > self._baseline[key] for key in packets):
+            self.gap_down = now - self.wave.began_at
+            if self.answered_after is not None:
+                self.end("verified", "", now)
+
+    def _unverified(self, now: float) -> None:
+        self.end("unverified", "no media from the far end", now)
+
+    # -------------------------------------------------------------------------------------------------- the end
+
+    def overtaken(self, now: float) -> None:
+        """The new path has failed as well: another move begins."""
+        self.end("overtaken", "", now)
+
+    def end(self, outcome: str, reason: str, now: float) -> None:
+        """Write it down, and let the session's own INVITEs through again."""
+        if self.over:
+            return
+        self.over = True
+        self._quiet()
+        if self._client is not None:
+            self._client.abandon()
+            self._client = None
+        if self.session.move is self:
+            self.session.move = None
+        if outcome != "verified":
+            self._node.log("info", "move ended", self.session.call_id, outcome=outcome, reason=reason)
+        if outcome in ("verified", "unverified"):
+            self.session.moves += 1
+        self._handover.moved(self, outcome, reason, now)
+
+    def _give_up(self, why: str, now: float) -> None:
+        """The far end does not follow. The call stays: it may hear us, and a path may come back."""
+        if self.path is not None and not self.session.path.on:
+            self._take(self.path)
+        self.end("failed", why, now)
+
+    def _quiet(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _retry_after(response: Response) -> float:
+    text = response.value("retry-after").partition(";")[0].partition("(")[0].strip()
+    return min(float(text), 32.0) if text.isdecimal() and len(text) < 8 else 0.0

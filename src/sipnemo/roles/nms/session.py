@@ -1,0 +1,138 @@
+"""One entry of the Session List, with what a dialog-transparent B2BUA must remember of its two sides (RO-6, MH-9).
+
+Call-ID, tags and Request-URI are the same on both sides; Via, Contact, Record-Route, CSeq and SDP addresses are not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipnemo.nemo.session_list import SessionStatus as Status
+from sipnemo.roles.nms.media import SessionMedia
+from sipnemo.sip.flow import Flow
+from sipnemo.sip.server_location import Target
+
+if TYPE_CHECKING:
+    from sipnemo.roles.nms.forward import Forward
+    from sipnemo.roles.nms.paths import Path
+
+
+class Dialog:
+    """One far end of a session: the SIP-CN, or one of its forks (RFC 3261 §12)."""
+
+    __slots__ = ("next_hop", "remote_tag", "routes", "target")
+
+    def __init__(self, remote_tag: str, target: str, routes: list[str]) -> None:
+        self.remote_tag = remote_tag
+        self.target = target
+        "Remote target: the SIP-CN's Contact URI, refreshed by its target refresh requests."
+        self.routes = routes
+        "Route header values towards the SIP-CN, ours left out."
+        self.next_hop: Target | None = None
+        "Where the first route (or the target) was located; None: to be located."
+
+
+class Side:
+    """CSeq numbers of one side; the SIP-NMS is one dialog end there (RFC 3261 §12.2)."""
+
+    __slots__ = ("map", "received", "sent")
+
+    def __init__(self) -> None:
+        self.sent = 0
+        "Of the last request sent on this side."
+        self.received = 0
+        "Highest of the requests received on this side."
+        self.map: dict[int, int] = {}
+        "CSeq of a request as it came in on the other side → as it left here; for ACK, RAck and CANCEL."
+
+    def next(self, number: int) -> int:
+        """The CSeq with which a request that came with `number` leaves on this side."""
+        self.sent = number if self.sent == 0 else self.sent + 1
+        if len(self.map) >= 8:
+            del self.map[next(iter(self.map))]
+        self.map[number] = self.sent
+        return self.sent
+
+    def again(self, number: int) -> int:
+        """A new CSeq for a request that is sent anew over another path."""
+        self.sent += 1
+        self.map[number] = self.sent
+        return self.sent
+
+
+class Session:
+    """One call through this SIP-NMS."""
+
+    __slots__ = (
+        "answered_at",
+        "call_id",
+        "created_at",
+        "dialog",
+        "dialogs",
+        "e",
+        "expires",
+        "i",
+        "inside",
+        "local_value",
+        "media",
+        "mn_target",
+        "mn_user",
+        "move",
+        "moves",
+        "outgoing",
+        "path",
+        "pending",
+        "phone_tag",
+        "remote_value",
+        "status",
+        "to_value",
+        "token",
+    )
+
+    def __init__(self, call_id: str, outgoing: bool, inside: Flow, path: Path, token: str, now: float) -> None:
+        self.call_id = call_id
+        self.phone_tag = ""
+        "The SIP-MN's tag; with the Call-ID it names the session on both sides."
+        self.outgoing = outgoing
+        "The SIP-MN called."
+        self.inside = inside
+        "How the SIP-MN is reached."
+        self.mn_target = ""
+        "The SIP-MN's Contact URI."
+        self.mn_user = ""
+        "Address of record of the SIP-MN, for people."
+        self.path = path
+        self.token = token
+        self.local_value = ""
+        "From value of our own requests to the SIP-CN: the SIP-MN's, with its tag."
+        self.remote_value = ""
+        "To value of our own requests: the SIP-CN's, with its tag."
+        self.status = Status.INVITING
+        self.i = Side()
+        self.e = Side()
+        self.dialogs: dict[str, Dialog] = {}
+        "By the far end's tag: several while an INVITE forks."
+        self.dialog: Dialog | None = None
+        "The confirmed one."
+        self.media: SessionMedia | None = None
+        self.pending: Forward | None = None
+        "The INVITE at hand that was forwarded, if any: no second offer while it lasts (RFC 3261 §14)."
+        self.move: object = None
+        "The move at hand (handover.Move), if any."
+        self.expires = ""
+        "Session-Expires towards the SIP-CN as last agreed, with the refresher as we would say it (RFC 4028)."
+        self.to_value = ""
+        "To of the first INVITE."
+        self.moves = 0
+        self.created_at = now
+        self.answered_at: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its place in the Session List."""
+        return (self.call_id, self.phone_tag)
+
+    @property
+    def live(self) -> bool:
+        """Answered and not ended."""
+        return self.status is Status.SUCCESS
