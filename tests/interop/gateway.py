@@ -115,7 +115,7 @@ class GatewayWorld:
         directory = self.hosts[name].directory
         config = directory / f"{name}.toml"
         config.write_text(toml(tables))
-        server = Server(self.hosts[name].namespace, name, config, directory)
+        server = Server(self.hosts[name].namespace, name, config, directory, directory)
         self.servers.append(server)
         wait_until(server.ready, 20, f"sipnemo {name} to be ready")
 

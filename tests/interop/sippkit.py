@@ -213,19 +213,29 @@ def cseq_is_consistent(outcome: Outcome) -> None:
                     assert (invite, "INVITE") in asked, f"RAck names no INVITE: {invite}\n{outcome.ladder()}"
 
 
-def hides(outcome: Outcome, messages: list[Message], prefix: str) -> None:
-    """No address that begins with `prefix` reaches this side in Via, Contact, Record-Route, Route or SDP."""
+ROUTING = ("Via", "Contact", "Record-Route", "Route")
+
+
+def hides(outcome: Outcome, messages: list[Message], prefix: str, headers: tuple[str, ...] = ROUTING) -> None:
+    """No address that begins with `prefix` reaches this side in these headers or in SDP."""
     for message in messages:
         if message.sent:
             continue
-        lines = [v for h in ("Via", "Contact", "Record-Route", "Route") for v in message.headers(h)]
-        # A side's own Via comes back to it in responses, its own Route set is its own affair.
-        shown = [line for line in lines if message.is_request or not line.startswith("SIP/2.0/")]
-        shown += [
-            line for line in message.body.splitlines() if line.startswith(("c=", "o=", "a=rtcp:", "a=candidate:"))
-        ]
+        # In a response the Via is the receiver's own, come back to it.
+        shown = [v for name in headers for v in message.headers(name) if message.is_request or name != "Via"]
+        shown += re.findall(r"^(?:[co]=|a=rtcp:|a=candidate:).*$", message.body, re.MULTILINE)
         leaks = [line for line in shown if prefix in line]
         assert not leaks, f"{message.first_line} shows {leaks}\n{outcome.ladder()}"
+
+
+def leads_through(outcome: Outcome, messages: list[Message], address: str) -> None:
+    """What this side received when the dialog was made lets its next requests go by `address`."""
+    for message in messages:
+        if not message.sent and message.method == "INVITE" and (message.is_request or 101 <= message.status < 300):
+            ways = message.headers("Record-Route")[:1] or message.headers("Contact")
+            assert any(f"{address}:" in way or f"{address};" in way or f"{address}>" in way for way in ways), (
+                f"{message.first_line} leads to {ways}\n{outcome.ladder()}"
+            )
 
 
 def media_goes_to(outcome: Outcome, messages: list[Message], addresses: set[str]) -> None:

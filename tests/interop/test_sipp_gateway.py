@@ -19,6 +19,7 @@ from .sippkit import (
     cseq_is_consistent,
     hides,
     is_one_dialog,
+    leads_through,
     media_goes_to,
     register,
     run_pair,
@@ -66,7 +67,8 @@ def run(world: GatewayWorld, inside: Agent, way: Way, name: str, tag: str = "", 
     cseq_is_consistent(outcome)
     seen_inside, seen_outside = (outcome.caller, outcome.called) if way == "out" else (outcome.called, outcome.caller)
     hides(outcome, seen_outside, "10.7.0.")
-    hides(outcome, seen_inside, place)
+    hides(outcome, seen_inside, place, ("Via", "Record-Route", "Route"))
+    leads_through(outcome, seen_inside, INSIDE)
     media_goes_to(outcome, seen_outside, set(UPLINKS.values()))
     media_goes_to(outcome, seen_inside, {INSIDE})
     return outcome
