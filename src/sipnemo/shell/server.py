@@ -116,11 +116,13 @@ async def serve(
     settings: ShellSettings,
     *,
     on_notice: Callable[[Notice], object] = lambda _notice: None,
+    attach: Callable[[Runtime], object] = lambda _runtime: None,
     stop: asyncio.Event | None = None,
 ) -> int:
     """Run a node until SIGTERM, SIGINT or `stop`; the process's exit status.
 
-    `on_notice` hears every `Notice`. Trouble that keeps the process from starting is one line in the log and status 1.
+    `on_notice` hears every `Notice`; `attach` is called before the node is woken and may register performers of a
+    role's own actions. Trouble that keeps the process from starting is one line in the log and status 1.
     """
     if settings.log_format:
         logs.configure(settings.log_format, settings.log_level)
@@ -128,7 +130,7 @@ async def serve(
     try:
         async with contextlib.AsyncExitStack() as closing:
             server = _Server(settings, on_notice)
-            await server.open(node_factory, closing)
+            await server.open(node_factory, closing, attach)
             with _signals(stop), _quiet_collector():
                 await stop.wait()
             server.manager.stopping()
@@ -155,7 +157,12 @@ class _Server:
         self.routes: UplinkRoutes | None = None
         self.check: asyncio.TimerHandle | None = None
 
-    async def open(self, node_factory: Callable[[Environment], Node], closing: contextlib.AsyncExitStack) -> None:
+    async def open(
+        self,
+        node_factory: Callable[[Environment], Node],
+        closing: contextlib.AsyncExitStack,
+        attach: Callable[[Runtime], object],
+    ) -> None:
         """Open everything and wake the node."""
         settings, metrics = self.settings, self.metrics
         store = open_store(settings.store)
@@ -181,6 +188,7 @@ class _Server:
         runtime.perform(Observe, metrics.observe)
         runtime.perform(Notice, self._notice)
         await self._open_admin(runtime, closing)
+        attach(runtime)
         closing.callback(runtime.close)
         runtime.start()
         self._watch_links(runtime, closing)
