@@ -44,7 +44,7 @@ class Calls:
         self.node = node
         self.sessions: dict[tuple[str, str], Session] = {}
         "By Call-ID and the SIP-MN's tag."
-        self.open: set[Session] = set()
+        self.open: dict[Session, None] = {}
         "All sessions, those without a tag of the SIP-MN yet included."
 
     # ------------------------------------------------------------------------------------- the INVITE that begins
@@ -466,10 +466,10 @@ class Calls:
     # ------------------------------------------------------------------------------------------ beginning and end
 
     def _enter(self, session: Session) -> None:
-        self.open.add(session)
+        self.open[session] = None
         if session.phone_tag:
             self.sessions[session.key] = session
-        session.path.sessions.add(session)
+        session.path.sessions[session] = None
 
     def end(self, session: Session, now: float) -> None:
         """The session is over: its entry, ports and flows go (RO-6: TERMINATED entries are deleted)."""
@@ -479,8 +479,8 @@ class Calls:
         if session.live and session.answered_at is not None:
             node.act(Observe("call_duration_seconds", now - session.answered_at))
         session.status = Status.TERMINATED
-        self.open.discard(session)
-        session.path.sessions.discard(session)
+        self.open.pop(session, None)
+        session.path.sessions.pop(session, None)
         if self.sessions.get(session.key) is session:
             del self.sessions[session.key]
         if session.media is not None:
@@ -547,9 +547,9 @@ class Calls:
         best = self.way(session)
         if best is session.path:
             return False
-        session.path.sessions.discard(session)
+        session.path.sessions.pop(session, None)
         session.path = best
-        best.sessions.add(session)
+        best.sessions[session] = None
         return True
 
     def apply_media(self, session: Session) -> None:

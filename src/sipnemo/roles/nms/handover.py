@@ -124,7 +124,7 @@ class Handover:
         if self._redirected.pop(path.group, None) is not None:
             self._node.act(SetPath(self._node.paths.media_path(path)))
         stranded = [s for s in self._node.calls.open if not s.path.on and s.live and not isinstance(s.move, Move)]
-        for off in {session.path for session in stranded}:
+        for off in dict.fromkeys(session.path for session in stranded):
             wave = self._wave(off, off.reason or "address", False, now)
             self._redirect(off, now)
             for session in stranded:

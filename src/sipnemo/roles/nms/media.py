@@ -136,7 +136,7 @@ class SessionMedia:
         """What must be forwarded: out over `path`, in from every path, so that the SIP-CN may change sides when it
         obeys a re-INVITE, not when we expect it to."""
         flows: dict[FlowKey, MediaFlow] = {}
-        hosts = {known.address for known in paths} | {path.address}
+        hosts = list(dict.fromkeys((path.address, *(known.address for known in paths))))
         for port, mn, cn in zip(self.ports, self.mn, self.cn, strict=False):
             if port is None or not (mn.active and cn.active and mn.forwardable and cn.forwardable):
                 continue
@@ -156,7 +156,7 @@ class SessionMedia:
         cn: Endpoint,
         mn: Endpoint,
         group: int,
-        hosts: set[str],
+        hosts: list[str],
     ) -> None:
         up = FlowKey(self.inside, port)
         admit: tuple[str, ...] = ()

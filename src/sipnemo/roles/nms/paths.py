@@ -46,8 +46,8 @@ class Path:
         self.reason = "starting"
         "Why it is OFF."
         self.changed_at = 0.0
-        self.sessions: set[Session] = set()
-        "Sessions that use it."
+        self.sessions: dict[Session, None] = {}
+        "Sessions that use it, in the order they came (a set's order would differ from run to run)."
         self.load = 0.0
         self.rtt: float | None = None
         bound = device if eface.interface else ""

@@ -153,9 +153,9 @@ class Move:
         """Make this the session's path: its packets leave there from now on."""
         session = self.session
         if session.path is not path:
-            session.path.sessions.discard(session)
+            session.path.sessions.pop(session, None)
             session.path = path
-            path.sessions.add(session)
+            path.sessions[session] = None
             self._node.calls.apply_media(session)
             self._node.prober_hurry(path)
 
