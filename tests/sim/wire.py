@@ -13,8 +13,8 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from sipnemo.roles.node import Finished, Lookup, Node, Notice, Received, Reply, Send, Tick
 from sipnemo.roles.node import Answer as DnsAnswer
+from sipnemo.roles.node import Finished, Lookup, Node, Notice, Received, Reply, Send, Tick
 from sipnemo.sip.flow import Address, Flow, Local
 
 

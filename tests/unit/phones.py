@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
+from sim.wire import Station, Wire
 from sipnemo.roles.node import Command, Environment
 from sipnemo.roles.phone.media import CloseStream, OpenStream, SetStream, StreamOpened
 from sipnemo.roles.phone.node import Phone
 from sipnemo.roles.phone.settings import Account, Settings
 from sipnemo.sip.flow import Local
-from sim.wire import Station, Wire
 
 _tickets = count(1)
 

@@ -100,7 +100,7 @@ def read_options(args: argparse.Namespace) -> Options:
     if count > 1 and "{n}" not in name:
         name += "{n}"
     accounts = tuple(_account(name, domain, given.get("password-file") or "", n) for n in range(1, count + 1))
-    calls = ()
+    calls: tuple[Placed, ...] = ()
     if call:
         calls = tuple(
             Placed(account=account.name, uri=str(_uri(call.replace("{n}", str(n)), "--call")))
@@ -153,7 +153,7 @@ def _merged(args: argparse.Namespace) -> dict[str, Any]:
             raise OptionsError(f"{path}: [phone] has no key {', '.join(unknown)}; there are {', '.join(names)}")
         for key, value in given.items():
             kinds = str if key in _TEXTS else bool if key in _SWITCHES or key == "media" else (int, float)
-            if not isinstance(value, kinds) and not (key == "answer" and isinstance(value, int)):  # type: ignore[arg-type]
+            if not isinstance(value, kinds) and not (key == "answer" and isinstance(value, int)):
                 raise OptionsError(f"{path}: {key} in [phone] cannot be {value!r}")
     given.update({name: value for name, value in flags.items() if value is not None})
     return given

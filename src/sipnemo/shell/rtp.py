@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from sipnemo.roles.phone.media import CloseStream, OpenStream, SetStream, StreamOpened
 from sipnemo.shell.rtp_reception import Reception, StreamReport
@@ -160,7 +160,7 @@ class Rtp:
 
     def __init__(
         self,
-        feed: Callable[[StreamOpened], object],
+        feed: Callable[[Any], object],
         ports: tuple[int, int],
         on_report: Callable[[StreamReport], object] = lambda _report: None,
     ) -> None:
