@@ -35,12 +35,17 @@ class Declared(NamedTuple):
 
 
 COUNTERS: dict[str, Declared] = {
+    "acks_dropped": Declared("ACKs for calls that are not ours"),
+    "authentication_failures": Declared("Credentials that were refused", ("outcome",)),
     "calls_answered": Declared("Calls answered", ("direction",)),
     "calls_refused": Declared("Calls refused or failed", ("status",)),
+    "flow_failures": Declared("Flows of gateways that did not answer a request", ("cause",)),
     "malformed_messages": Declared("Messages that could not be parsed", ("status",)),
     "path_failures": Declared("Paths that went OFF", ("cause",)),
     "registrations": Declared("Registrations, by how they ended", ("result",)),
     "registrations_expired": Declared("Bindings that were not refreshed in time"),
+    "requests": Declared("Requests received", ("method",)),
+    "requests_refused": Declared("Requests answered with an error of our own", ("status",)),
     "udp_dropped": Declared("Datagrams not sent", ("reason",)),
     "stream_overflows": Declared("Connections closed because the far end did not read"),
     "stream_refused": Declared("Connections refused"),
@@ -55,7 +60,12 @@ HISTOGRAMS: dict[str, Declared] = {
 }
 "Histograms `sipnemo_<name>`."
 
-GAUGES: dict[str, Declared] = {}
+GAUGES: dict[str, Declared] = {
+    "bindings": Declared("Contacts that are registered"),
+    "gateways_reachable": Declared("Gateways with at least one registered path"),
+    "users_reachable": Declared("Phone users with at least one registered contact"),
+    "transactions": Declared("SIP transactions under way"),
+}
 "Gauges `sipnemo_<name>`; their values come with the node's answer to the command `status`, under `gauges`."
 
 

@@ -231,16 +231,11 @@ class Registrar:
             lines.append("Require: outbound")
         lines.append("Supported: outbound")
         hs.act(Count("registrations", ("ok",)))
-        for record, bindings in listed:
-            hs.act(Notice("registered", {"user": record.user, "contacts": len(bindings)}))
         hs.respond(server, 200, now, headers=tuple(lines))
         if request.value("contact"):
-            hs.log(
-                "debug",
-                f"Registered {request.value('contact')}",
-                request.call_id,
-                user=",".join(record.user for record, _ in listed),
-            )
+            for record, bindings in listed:
+                hs.act(Notice("registered", {"user": record.user, "contacts": len(bindings)}))
+                hs.log("debug", f"{record.user} registered {request.value('contact')}", request.call_id)
 
     # ------------------------------------------------------------------------------------------------------- expiry
 

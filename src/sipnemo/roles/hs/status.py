@@ -25,16 +25,20 @@ def report(hs: HomeServer, name: str, arguments: Mapping[str, Any], now: float) 
 def _status(hs: HomeServer, now: float) -> dict[str, Any]:
     wall = hs.wall(now)
     records = list(hs.bindings)
+    gauges = {
+        "bindings": sum(len(record.live(wall)) for record in records),
+        "gateways_reachable": sum(record.is_gateway and bool(record.live(wall)) for record in records),
+        "users_reachable": sum(not record.is_gateway and bool(record.live(wall)) for record in records),
+        "transactions": len(hs.layer.clients) + len(hs.layer.servers),
+    }
     return {
         "role": "hs",
         "domain": hs.domain.text,
         "mode": hs.settings.mode,
         "gateways": sum(record.is_gateway for record in records),
-        "gateways_reachable": sum(record.is_gateway and bool(record.live(wall)) for record in records),
         "users": len(hs.settings.users),
-        "users_reachable": sum(not record.is_gateway and bool(record.live(wall)) for record in records),
-        "bindings": sum(len(record.live(wall)) for record in records),
-        "transactions": len(hs.layer.clients) + len(hs.layer.servers),
+        **gauges,
+        "gauges": gauges,
     }
 
 
