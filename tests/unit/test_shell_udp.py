@@ -168,3 +168,22 @@ def test_a_node_may_close_the_socket_it_is_being_served_from() -> None:
         udp.close()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(("wildcard", "asked"), [("0.0.0.0", "127.0.0.77"), ("::", "::1")])
+def test_a_wildcard_socket_answers_from_the_address_that_was_asked(wildcard: str, asked: str) -> None:
+    async def story() -> None:
+        udp = Udp(lambda input: udp.send(Send(input.data, input.flow)) if isinstance(input, Received) else None)
+        local = Local("UDP", wildcard, free_port(wildcard))
+        udp.listen(local)
+        with closing(socket.socket(socket.AF_INET6 if ":" in asked else socket.AF_INET, socket.SOCK_DGRAM)) as far:
+            far.setblocking(False)
+            far.bind(("::1" if ":" in asked else "127.0.0.1", 0))
+            for turn in (b"one", b"two"):
+                far.sendto(turn, (asked, local.port))
+                async with asyncio.timeout(5):
+                    data, address = await asyncio.get_running_loop().sock_recvfrom(far, 100)
+                assert (data, address[:2]) == (turn, (asked, local.port))
+        udp.close()
+
+    asyncio.run(story())

@@ -13,9 +13,11 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
+from typing import Any
 
 from sipnemo.roles.node import Count, Input, Link, Received, Send, SendFailed
 from sipnemo.shell import sockets
+from sipnemo.shell.source_memory import WILDCARDS, SourceMemory
 from sipnemo.sip.flow import Address, Flow, Local
 
 logger = logging.getLogger("sipnemo.shell")
@@ -48,6 +50,11 @@ class UdpSocket:
         except OSError:
             sock.close()
             raise
+        self._transmit: Callable[[bytes, Address], object] = sock.sendto
+        self._receive: Callable[[int], tuple[bytes, Any]] = sock.recvfrom
+        if local.host in WILDCARDS:
+            memory = SourceMemory(sock)
+            self._transmit, self._receive = memory.transmit, memory.receive
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -57,7 +64,7 @@ class UdpSocket:
         if remote[0] not in self._literals:
             self._admit(remote[0])
         try:
-            self._sock.sendto(data, remote)
+            self._transmit(data, remote)
         except BlockingIOError:
             self._count(Count("udp_dropped", ("send_buffer_full",)))
         except OSError:
@@ -74,7 +81,7 @@ class UdpSocket:
         # out, then try once more to learn about this datagram.
         self._report_icmp_errors()
         try:
-            self._sock.sendto(data, flow.remote)
+            self._transmit(data, flow.remote)
         except BlockingIOError:
             self._count(Count("udp_dropped", ("send_buffer_full",)))
         except OSError as error:
@@ -88,7 +95,7 @@ class UdpSocket:
         self._literals.add(host)
 
     def _readable(self) -> None:
-        receive = self._sock.recvfrom
+        receive = self._receive
         local = self.local
         feed = self._feed
         for turn in range(BATCH):
