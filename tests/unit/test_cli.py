@@ -17,7 +17,7 @@ import pytest
 from sipnemo import __version__
 from sipnemo.app import policies
 from sipnemo.app.cli import main
-from sipnemo.app.config import read
+from sipnemo.app.config import SettingError, read
 from sipnemo.app.serve import gateway_shell
 from sipnemo.nemo.policy import least_load
 from sipnemo.roles.node import Command, Input, Reply
@@ -191,7 +191,7 @@ def test_the_gateways_shell_knows_its_uplinks(directory: Path) -> None:
 
 def test_policies_are_found_by_name() -> None:
     assert policies.load("least-load") is least_load
-    with pytest.raises(ValueError, match="not an installed policy; did you mean least-load"):
+    with pytest.raises(SettingError, match="not an installed policy; did you mean least-load"):
         policies.load("least-lood")
 
 

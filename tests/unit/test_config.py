@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sipnemo.app.config import Config, ConfigError, examine, read
+from sipnemo.app.config import Config, ConfigError, SettingError, examine, read
 from sipnemo.app.instance import instance_in
 from sipnemo.app.settings import hs_settings, nms_settings
 from sipnemo.app.toml_lines import find_lines
@@ -175,6 +175,7 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
         pytest.param('"10.7.0.1"', '"10.7.0"', '6: [iface] address: "10.7.0" is not an IP address', id="address"),
         pytest.param('"10.7.0.1"', '"0.0.0.0"', '6: [iface] address: "0.0.0.0" is not the address of one', id="any"),
         pytest.param('"wwan0"', '"a-name-too-long-for-linux"', "9: [[eface]] 1 interface: ", id="interface"),
+        pytest.param("[iface]", "intercept = true\n[iface]", "5: [nms] intercept: needs the phones' inter", id="whose"),
         pytest.param("id = 2", "id = 1", "11: [[eface]] 2 id: 1 is an uplink's already ([[eface]] 1)", id="same id"),
         pytest.param("id = 2", "id = 100", "11: [[eface]] 2 id: 100 is not a whole number from 1 to 99", id="id"),
         pytest.param("id = 2", "id = true", "11: [[eface]] 2 id: true is not a whole number", id="true for a number"),
@@ -378,11 +379,11 @@ def test_a_gateway_keeps_its_instance_for_ever(tmp_path: Path) -> None:
 
 def test_a_spoilt_instance_is_not_replaced_silently(tmp_path: Path) -> None:
     (tmp_path / "instance").write_text("")
-    with pytest.raises(ValueError, match="restore it from a backup, or remove it"):
+    with pytest.raises(SettingError, match="restore it from a backup, or remove it"):
         instance_in(str(tmp_path))
 
 
 def test_a_state_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
-    with pytest.raises(ValueError, match=r"make its directory, writable for the service \(\[nms\] state_dir\)"):
+    with pytest.raises(SettingError, match=r"make its directory, writable for the service \(\[nms\] state_dir\)"):
         instance_in(str(tmp_path / "state"))

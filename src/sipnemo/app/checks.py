@@ -15,6 +15,7 @@ def check(config: Config) -> None:
         case "nms":
             _interfaces(config)
             _efaces(config)
+            _intercept(config)
             _media_ports(config)
             _probe(config)
             _policy(config)
@@ -45,6 +46,18 @@ def _interfaces(config: Config) -> None:
         for key in ("address", "interface"):
             if row.get(key) in inside:
                 config.report("eface", index, key, f'"{row[key]}" is the [iface] too; phones and uplinks are apart')
+
+
+def _intercept(config: Config) -> None:
+    iface = config.tables["iface"][0] if config.tables["iface"] else {}
+    if not config.tables["nms"] or not config.table("nms").get("intercept"):
+        return
+    if ("iface", 0, "interface") not in config.written:
+        config.report(
+            "nms", 0, "intercept", "needs the phones' interface: write `interface` instead of `address` in [iface]"
+        )
+    elif not {"UDP", "TCP"} & set(iface.get("transports", ("UDP",))):
+        config.report("nms", 0, "intercept", "can take UDP and TCP only; add one of them to `transports` in [iface]")
 
 
 def _efaces(config: Config) -> None:

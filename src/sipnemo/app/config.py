@@ -52,6 +52,10 @@ class ConfigError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class SettingError(Exception):
+    """What a correct configuration names cannot be had on this host; the text says what to do."""
+
+
 @dataclass(slots=True)
 class Config:
     """What one file says, table by table."""

@@ -7,21 +7,23 @@ import re
 import uuid
 from pathlib import Path
 
+from sipnemo.app.config import SettingError
+
 _URN = re.compile(r"urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def instance_in(state_dir: str) -> str:
-    """The URN kept in this directory, made at the first call; raises ValueError with what to do."""
+    """The URN kept in this directory, made at the first call; raises SettingError with what to do."""
     path = Path(state_dir, "instance")
     try:
         text = path.read_text("ascii", errors="replace").strip()
     except FileNotFoundError:
         return _create(path)
     except OSError as error:
-        raise ValueError(_cannot(path, error)) from error
+        raise SettingError(_cannot(path, error)) from error
     if not _URN.fullmatch(text):
         what = f"{path} does not hold a urn:uuid:…; restore it from a backup, or remove it to become a new gateway"
-        raise ValueError(what)
+        raise SettingError(what)
     return text
 
 
@@ -36,7 +38,7 @@ def _create(path: Path) -> str:
             os.fsync(file.fileno())
         new.rename(path)
     except OSError as error:
-        raise ValueError(_cannot(path, error)) from error
+        raise SettingError(_cannot(path, error)) from error
     return urn
 
 

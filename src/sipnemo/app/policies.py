@@ -7,6 +7,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from sipnemo.app.config import SettingError
+
 GROUP = "sipnemo.policies"
 
 
@@ -24,14 +26,14 @@ def unknown(name: str) -> str:
 
 
 def load(name: str) -> Any:
-    """The policy of that name; raises ValueError with what to do when it cannot be loaded."""
+    """The policy of that name; raises SettingError with what to do when it cannot be loaded."""
     if name not in known():
-        raise ValueError(unknown(name))
+        raise SettingError(unknown(name))
     point = known()[name]
     try:
         policy = point.load()
     except (ImportError, AttributeError) as error:
-        raise ValueError(f'policy "{name}" ({point.value}) cannot be loaded: {error}') from error
+        raise SettingError(f'policy "{name}" ({point.value}) cannot be loaded: {error}') from error
     if not callable(policy):
-        raise ValueError(f'policy "{name}" ({point.value}) is not a function')
+        raise SettingError(f'policy "{name}" ({point.value}) is not a function')
     return policy

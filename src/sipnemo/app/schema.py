@@ -147,8 +147,8 @@ NMS: Final = Schema(
                 Key(
                     "intercept",
                     FLAG,
-                    "Take SIP that phones send to other addresses through this host, so that they need no outbound "
-                    "proxy.",
+                    "Take SIP (UDP and TCP, port 5060) that phones send to other hosts through this one, so that they "
+                    "need no outbound proxy. Needs `interface` in [iface], and the program nft.",
                     False,
                 ),
                 Key("manage_routes", FLAG, "Keep the routing tables and rules of the uplinks.", False),

@@ -11,14 +11,16 @@ import re
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from sipnemo.app import policies
-from sipnemo.app.config import Config, ConfigError, Row, read
+from sipnemo.app.config import Config, ConfigError, Row, SettingError, read
 from sipnemo.app.instance import instance_in
 from sipnemo.app.settings import hs_settings, nms_settings
 from sipnemo.roles.node import Environment, Node
 from sipnemo.shell import logs, server
+from sipnemo.shell.intercept import InterceptError, intercepting
 from sipnemo.shell.server import ShellSettings
 from sipnemo.shell.tls import TlsSettings
 
@@ -44,10 +46,19 @@ def serve(command: str, arguments: argparse.Namespace) -> int:
         logger.warning("%s", warning)
     try:
         factory, settings = _gateway(config) if command == "nms" else _home_server(config)
-    except ValueError as error:
+        with _interception(config):
+            return asyncio.run(server.serve(factory, dataclasses.replace(settings, record=arguments.record or "")))
+    except (InterceptError, SettingError) as error:
         logger.error("%s", error)
         return FAILED
-    return asyncio.run(server.serve(factory, dataclasses.replace(settings, record=arguments.record or "")))
+
+
+def _interception(config: Config) -> AbstractContextManager[None]:
+    """What `intercept = true` asks for, while the server runs."""
+    if config.schema.command != "nms" or not config.table("nms")["intercept"]:
+        return nullcontext()
+    iface = config.table("iface")
+    return intercepting(iface["interface"], {t: iface["port"] for t in iface["transports"] if t in ("UDP", "TCP")})
 
 
 def _gateway(config: Config) -> tuple[Factory, ShellSettings]:

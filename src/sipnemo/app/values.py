@@ -22,7 +22,7 @@ _URI: Final = re.compile(
 )
 _HOST_PORT: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]]+)(?::(\d{1,5}))?")
 _USER: Final = re.compile(r"[A-Za-z0-9._~!$&*+=-]+")
-_INTERFACE: Final = re.compile(r"[^\s/:]{1,15}")
+_INTERFACE: Final = re.compile(r"[^\s/:\"\\]{1,15}")
 _LISTEN: Final = re.compile(r"(udp|tcp|tls):(.+)", re.I)
 TRANSPORTS: Final = ("udp", "tcp", "tls")
 
