@@ -14,7 +14,7 @@ from .tap import Tap
 SERVERS: dict[Mode, str] = {"proxy": "server", "redirect": "server2"}
 HOSTS = {"alice": "mn1", "bob": "mn2", "carol": "cn1", "dave": "cn2"}
 "Who sits where: alice and bob behind the gateway, carol and dave outside."
-USERS = {name: f"{name}'s secret" for name in HOSTS}
+USERS = {name: f"{name}-secret" for name in HOSTS}
 
 
 @dataclass

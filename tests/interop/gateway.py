@@ -45,10 +45,9 @@ class GatewayWorld:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for server in self.servers:
-            server.stop()
         try:
-            for server in self.servers:
+            for server in reversed(self.servers):  # the gateway signs off at its home server
+                server.stop()
                 assert server.process.wait(10) == 0, f"{server.name} did not end cleanly:\n{tail(server.log)}"
         finally:
             for server in self.servers:

@@ -230,8 +230,12 @@ def hides(outcome: Outcome, messages: list[Message], prefix: str, headers: tuple
 
 def leads_through(outcome: Outcome, messages: list[Message], address: str) -> None:
     """What this side received when the dialog was made lets its next requests go by `address`."""
+    first = next((message for message in messages if message.method == "INVITE"), None)
     for message in messages:
-        if not message.sent and message.method == "INVITE" and (message.is_request or 101 <= message.status < 300):
+        if first is None or message.method != "INVITE" or message.cseq != first.cseq:
+            continue
+        forms = message.is_request == (message.sent == first.sent) and message.status != 100
+        if not message.sent and forms and message.status < 300:
             ways = message.headers("Record-Route")[:1] or message.headers("Contact")
             assert any(f"{address}:" in way or f"{address};" in way or f"{address}>" in way for way in ways), (
                 f"{message.first_line} leads to {ways}\n{outcome.ladder()}"

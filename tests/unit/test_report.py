@@ -112,7 +112,7 @@ def test_report_json_has_the_figures_of_every_move(tmp_path: Path) -> None:
 
 
 def test_a_phones_record_becomes_a_stream() -> None:
-    record = {"received": 5, "last_at": 3.5, "gaps": [{"at": 2.0, "gap_ms": 60.5, "lost": 2}]}
+    record = {"packets": 5, "last_at": 3.5, "gaps": [{"at": 2.0, "gap_ms": 60.5, "lost": 2}]}
     assert stream_from(record) == Stream(5, 3.5, (Gap(2.0, 60.5, 2),))
     assert stream_from({}) == Stream()
 

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -101,17 +102,17 @@ def test_the_same_line_again_and_again_is_only_counted(out: io.StringIO) -> None
 
 
 def test_metrics_count_observe_and_show_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(metrics.GAUGES, "sessions", Declared("Calls now"))
     monkeypatch.setitem(metrics.GAUGES, "path_up", Declared("1 while ON", ("eface_id",)))
     made = Metrics(strict=True)
     made.count(Count("udp_dropped", ("send_buffer_full",)))
     made.count(Count("udp_dropped", ("send_buffer_full",), 2))
-    made.observe(Observe("move_gap_seconds", 0.05, ("up",)))
-    text = made.text({"sessions": 3, "path_up": [[["1"], 1], [[2], 0]]}).decode()
+    made.observe(Observe("move_gap_down_seconds", 0.05))
+    text = made.text({"role": "nms", "paths": 2, "gauges": {"sessions": 3, "path_up": [[["1"], 1], [[2], 0]]}}).decode()
     for line in (
         'sipnemo_udp_dropped_total{reason="send_buffer_full"} 3.0',
-        'sipnemo_move_gap_seconds_bucket{direction="up",le="0.06"} 1.0',
-        'sipnemo_move_gap_seconds_count{direction="up"} 1.0',
+        'sipnemo_move_gap_down_seconds_bucket{le="0.06"} 1.0',
+        "sipnemo_move_gap_down_seconds_count 1.0",
+        "sipnemo_paths 2.0",
         "sipnemo_sessions 3.0",
         'sipnemo_path_up{eface_id="1"} 1.0',
         'sipnemo_path_up{eface_id="2"} 0.0',
@@ -120,7 +121,8 @@ def test_metrics_count_observe_and_show_gauges(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    "action", [Count("nonsense"), Count("udp_dropped"), Observe("nonsense", 1.0), Observe("move_gap_seconds", 1.0)]
+    "action",
+    [Count("nonsense"), Count("udp_dropped"), Observe("nonsense", 1.0), Observe("move_gap_down_seconds", 1.0, ("up",))],
 )
 def test_an_undeclared_metric_is_an_error_in_tests_and_one_line_in_service(
     action: Count | Observe, caplog: pytest.LogCaptureFixture
@@ -138,6 +140,16 @@ def _take(made: Metrics, action: Count | Observe) -> None:
         made.count(action)
     else:
         made.observe(action)
+
+
+def test_every_metric_in_the_source_is_declared() -> None:
+    source = Path(metrics.__file__).parent.parent
+    found = {"Count": set[str](), "Observe": set[str]()}
+    for path in source.rglob("*.py"):
+        for kind, name in re.findall(r'\b(Count|Observe)\(\s*"(\w+)"', path.read_text()):
+            found[kind].add(name)
+    assert found["Count"] <= set(metrics.COUNTERS)
+    assert found["Observe"] <= set(metrics.HISTOGRAMS)
 
 
 def test_logging_goes_to_stderr_by_default(out: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ class Application:
 
     def _attach(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        rtp = self._rtp = Rtp(runtime.feed, self.options.rtp_ports, self.printer.stream)
+        rtp = self._rtp = Rtp(runtime.feed, self.options.rtp_ports, self.printer.stream, self.options.gap_over)
         runtime.perform(OpenStream, rtp.open)
         runtime.perform(SetStream, rtp.set)
         runtime.perform(CloseStream, rtp.close_stream)

@@ -29,6 +29,9 @@ class Options:
 
     settings: Settings
     rtp_ports: tuple[int, int]
+    gap_over: float
+    "Seconds of silence beyond which a gap is recorded."
+
     json: bool
     verbose: bool
 
@@ -56,6 +59,7 @@ _NUMBERS: Final[dict[str, tuple[str, str]]] = {
     "count": ("N", "hold accounts NAME1 to NAMEn, each registering and calling"),
     "expires": ("S", "registration interval to ask for (3600)"),
     "session-expires": ("S", "session timer to ask for, at least 90 (default: none)"),
+    "gap-over": ("MS", "record silences longer than this as gaps; losses always are (60)"),
     "rate": ("N", "registrations or calls to begin per second (50)"),
 }
 _SWITCHES: Final[dict[str, str]] = {
@@ -72,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (metavar, text) in _TEXTS.items():
         parser.add_argument(f"--{name}", metavar=metavar, help=text)
     for name, (metavar, text) in _NUMBERS.items():
-        kind = float if name in ("duration", "rate") else int
+        kind = float if name in ("duration", "gap-over", "rate") else int
         parser.add_argument(f"--{name}", metavar=metavar, type=kind, help=text)
     for name, text in _SWITCHES.items():
         parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
@@ -128,6 +132,7 @@ def read_options(args: argparse.Namespace) -> Options:
     return Options(
         settings=settings,
         rtp_ports=_ports(str(given.get("rtp-ports") or DEFAULT_PORTS)),
+        gap_over=max(0.0, float(given.get("gap-over") or 60.0)) / 1000,
         json=bool(given.get("json")),
         verbose=bool(given.get("verbose")),
         ends_with_calls=bool(call) and given.get("answer") is None,

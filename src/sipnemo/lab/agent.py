@@ -187,8 +187,9 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         method: Callable[..., Any] = getattr(agent, request.pop("op"))
+        at = time.monotonic()  # before: others may notice the change while we are still at it
         try:
-            answer = {"result": method(**request), "at": time.monotonic()}
+            answer = {"result": method(**request), "at": at}
         except (OSError, NetlinkError, LookupError, TypeError, ValueError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

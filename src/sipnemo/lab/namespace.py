@@ -172,7 +172,7 @@ class Sandbox:
         self.ask("veth", host=left.name, device=left_device, peer_host=right.name, peer=right_device)
 
     def ask(self, op: str, **arguments: Any) -> tuple[Any, float]:
-        """One request to the agent: its result and the instant it was done; raises SandboxError."""
+        """One request to the agent: its result and the instant it was begun; raises SandboxError."""
         with self._lock:
             assert self._agent.stdin is not None
             try:

@@ -186,7 +186,7 @@ def run_report(run: Run) -> dict[str, Any]:
 def stream_from(record: Mapping[str, Any]) -> Stream:
     """A phone's media record as a `Stream`; what is missing counts as nothing received."""
     gaps = tuple(Gap(float(gap["at"]), float(gap["gap_ms"]), int(gap.get("lost", 0))) for gap in record.get("gaps", ()))
-    return Stream(int(record.get("received", 0)), float(record.get("last_at") or 0.0), gaps)
+    return Stream(int(record.get("packets", 0)), float(record.get("last_at") or 0.0), gaps)
 
 
 def write_json(report: Mapping[str, Any], path: Path) -> None:

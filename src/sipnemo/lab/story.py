@@ -25,6 +25,9 @@ SETTLE = 3.0
 PATIENCE = 30.0
 "Seconds the programs get for what takes them a fraction of one."
 
+GAP_OVER = 30.0
+"Milliseconds: the phones list longer silences; shorter ones are the unrest of a busy machine."
+
 HOME = "192.0.2.10"
 GATEWAY = "10.7.0.1"
 
@@ -120,9 +123,9 @@ class Demo:
         """Every other call comes from outside; wait until all are answered and heard at both ends."""
         for number in range(1, self.calls + 1):
             if number % 2:
-                self.inside.command(f"call sip:out{number}@{HOME} in{number}")
+                self.inside.command(f"call in{number} sip:out{number}@{HOME}")
             else:
-                self.outside.command(f"call sip:in{number}@{HOME} out{number}")
+                self.outside.command(f"call out{number} sip:in{number}@{HOME}")
         for side in (self.inside, self.outside):
             self.until(lambda s=side: self.heard(s, "answered"), "all calls to be answered", side)  # type: ignore[misc]
             self.until(lambda s=side: self.all_hear(s), "media to flow in every call", side)  # type: ignore[misc]
@@ -249,7 +252,9 @@ class Demo:
 
     def phones(self, host: str, side: str, more: list[str]) -> Phones:
         """One `sipnemo phone` with an account per call."""
-        arguments = ["--json", "--user", side, "--count", str(self.calls), "--server", f"sip:{HOME}", *more]
+        arguments = ["--json", "--account", f"{side}{{n}}", "--count", str(self.calls), "--server", f"sip:{HOME}"]
+        arguments += ["--gap-over", str(GAP_OVER)]
+        arguments += ["--password-file", str(self.password), *more]
         made = Phones(self.world.host(host), f"phones-{side}", arguments, self.logs)
         self.stack.callback(made.close)
         self.programs.append(made)

@@ -175,9 +175,9 @@ class Admin:
             status = await self.ask("status", {})
         except TimeoutError:
             status = {}
-        gauges = status.get("gauges", {}) if isinstance(status, dict) else {}
         return web.Response(
-            body=self._metrics.text(gauges), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            body=self._metrics.text(status if isinstance(status, dict) else {}),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
     async def _healthz(self, _request: web.Request) -> web.Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -35,38 +35,66 @@ class Declared(NamedTuple):
 
 
 COUNTERS: dict[str, Declared] = {
-    "acks_dropped": Declared("ACKs for calls that are not ours"),
-    "authentication_failures": Declared("Credentials that were refused", ("outcome",)),
+    "acks_dropped": Declared("ACKs that belong to no call"),
+    "authentication_failures": Declared("Requests whose credentials were refused", ("outcome",)),
+    "bugs": Declared("Exceptions that should not have happened"),
     "calls_answered": Declared("Calls answered", ("direction",)),
     "calls_refused": Declared("Calls refused or failed", ("status",)),
-    "flow_failures": Declared("Flows of gateways that did not answer a request", ("cause",)),
+    "flow_failures": Declared("Flows that did not answer", ("reason",)),
     "malformed_messages": Declared("Messages that could not be parsed", ("status",)),
+    "moves": Declared("Calls moved to another path", ("cause", "outcome")),
+    "moves": Declared("Calls that changed their path, by cause and outcome", ("cause", "outcome")),
     "path_failures": Declared("Paths that went OFF", ("cause",)),
+    "phone_registrations": Declared("Registrations of phones, by how they ended", ("result",)),
+    "phone_registrations": Declared("Registrations of phones at their own servers", ("result",)),
     "registrations": Declared("Registrations, by how they ended", ("result",)),
     "registrations_expired": Declared("Bindings that were not refreshed in time"),
-    "requests": Declared("Requests received", ("method",)),
-    "requests_refused": Declared("Requests answered with an error of our own", ("status",)),
-    "udp_dropped": Declared("Datagrams not sent", ("reason",)),
+    "requests": Declared("Requests taken in", ("method",)),
+    "requests_refused": Declared("Requests answered with an error of ours", ("status",)),
     "stream_overflows": Declared("Connections closed because the far end did not read"),
     "stream_refused": Declared("Connections refused"),
-    "bugs": Declared("Exceptions that should not have happened"),
+    "udp_dropped": Declared("Datagrams not sent", ("reason",)),
 }
 "Counters `sipnemo_<name>_total`."
 
 HISTOGRAMS: dict[str, Declared] = {
-    "move_gap_seconds": Declared("Silence of one direction of a call during a move", ("direction",), GAPS),
-    "call_setup_seconds": Declared("From the INVITE to its 200", (), TIMES),
     "call_duration_seconds": Declared("From the 200 to the BYE", (), DURATIONS),
+    "move_answer_seconds": Declared("From the loss of a path to the far end's answer to the re-INVITE", (), TIMES),
+    "call_setup_seconds": Declared("From the INVITE to its 200", (), TIMES),
+    "move_answer_seconds": Declared("From the loss of a path to the answer to a call's re-INVITE", (), GAPS),
+    "move_gap_down_seconds": Declared("From the loss of a path to the first packet on the new one", (), GAPS),
 }
 "Histograms `sipnemo_<name>`."
 
 GAUGES: dict[str, Declared] = {
-    "bindings": Declared("Contacts that are registered"),
-    "gateways_reachable": Declared("Gateways with at least one registered path"),
-    "users_reachable": Declared("Phone users with at least one registered contact"),
-    "transactions": Declared("SIP transactions under way"),
+    "bindings": Declared("Contacts bound now"),
+    "gateways_reachable": Declared("SIP-NMSs with at least one contact"),
+    "live_sessions": Declared("Answered calls now"),
+    "media_kernel_flows": Declared("Flows forwarded by the kernel now"),
+    "media_plane_refusals": Declared("Times the kernel refused a change of flows"),
+    "media_ports_resting": Declared("Media ports in quarantine"),
+    "media_ports_used": Declared("Media ports in use"),
+    "media_relayed_flows": Declared("Flows forwarded in user space now"),
+    "media_unsent_packets": Declared("Packets the userspace relay could not send on"),
+    "paths": Declared("Paths known"),
+    "paths_on": Declared("Paths that are ON"),
+    "phones": Declared("Phones registered"),
+    "registered_paths": Declared("Paths registered at the SIP-HS"),
+    "sessions": Declared("Calls now, ringing ones included"),
+    "subscriptions": Declared("Subscriptions now"),
+    "sessions": Declared("Entries of the Session List"),
+    "live_sessions": Declared("Calls that are answered and not ended"),
+    "phones": Declared("Phones registered through this gateway"),
+    "media_ports_used": Declared("Port pairs in use for media"),
+    "path_on": Declared("1 while the path is ON", ("eface_id", "contact")),
+    "path_sessions": Declared("Sessions on the path", ("eface_id", "contact")),
+    "path_load_ratio": Declared("Share of the E-face's capacity in use", ("eface_id", "contact")),
+    "path_rtt_seconds": Declared("Smoothed round trip to the home server", ("eface_id", "contact")),
+    "transactions": Declared("Transactions now"),
+    "users_reachable": Declared("Users with at least one contact"),
 }
-"Gauges `sipnemo_<name>`; their values come with the node's answer to the command `status`, under `gauges`."
+"""Gauges `sipnemo_<name>`. Their values are what the node answers the command `status` with: under these names, or in
+`gauges`: name → number, or name → list of [labels, number]."""
 
 
 class Metrics:
@@ -89,6 +117,9 @@ class Metrics:
             )
             for name, declared in HISTOGRAMS.items()
         }
+        self.sources: list[Callable[[], Mapping[str, Any]]] = []
+        "Further gauges, asked for at every scrape."
+
         self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
         self.registry.register(self)
 
@@ -104,12 +135,12 @@ class Metrics:
         if child is not None:
             child.observe(action.value)
 
-    def text(self, gauges: Mapping[str, Any] | None = None) -> bytes:
-        """Everything in Prometheus' text format.
-
-        `gauges`: name → number, or name → list of [labels, number] for gauges with labels.
-        """
-        self._gauges = dict(gauges or {})
+    def text(self, status: Mapping[str, Any] | None = None) -> bytes:
+        """Everything in Prometheus' text format; `status` is the node's answer to the command `status`."""
+        status = status or {}
+        self._gauges = {name: status[name] for name in GAUGES if isinstance(status.get(name), int | float)}
+        for gauges in (status.get("gauges", {}), *(source() for source in self.sources)):
+            self._gauges.update(gauges)
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sipnemo.roles.phone.media import CloseStream, OpenStream, SetStream, StreamOpened
-from sipnemo.shell.rtp_reception import Reception, StreamReport
+from sipnemo.shell.rtp_reception import LONGEST_SILENCE, Reception, StreamReport
 
 logger = logging.getLogger("sipnemo.shell")
 
@@ -64,12 +64,14 @@ class Stream:
         "slot",
     )
 
-    def __init__(self, action: OpenStream, rtp: socket.socket, rtcp: socket.socket | None) -> None:
+    def __init__(
+        self, action: OpenStream, rtp: socket.socket, rtcp: socket.socket | None, longest_silence: float
+    ) -> None:
         self.rtp = rtp
         self.rtcp = rtcp
         self.host = action.host
         self.report = StreamReport(action.account, action.call_id, rtp.getsockname()[1])
-        self.reception = Reception(self.report)
+        self.reception = Reception(self.report, longest_silence)
         self.peer: tuple[str, int] | None = None
         self.rtcp_peer: tuple[str, int] | None = None
         self.payload_type = 0
@@ -163,6 +165,7 @@ class Rtp:
         feed: Callable[[Any], object],
         ports: tuple[int, int],
         on_report: Callable[[StreamReport], object] = lambda _report: None,
+        longest_silence: float = LONGEST_SILENCE,
     ) -> None:
         """`ports`: first and last to use; RTP takes the even ones. `on_report` gets the last word on every stream."""
         self._feed = feed
@@ -170,6 +173,7 @@ class Rtp:
         self._pairs = max(0, (ports[1] + 1 - self._first) // 2)
         self._next_pair = 0
         self._on_report = on_report
+        self._longest_silence = longest_silence
         self._streams: dict[int, Stream] = {}
         self._by_descriptor: dict[int, Stream] = {}
         self._poll = select.epoll()
@@ -251,7 +255,7 @@ class Rtp:
         self._poll.close()
 
     def _add(self, action: OpenStream, rtp: socket.socket, rtcp: socket.socket) -> None:
-        stream = Stream(action, rtp, rtcp)
+        stream = Stream(action, rtp, rtcp, self._longest_silence)
         self._streams[action.stream] = stream
         for sock in (rtp, rtcp):
             self._by_descriptor[sock.fileno()] = stream

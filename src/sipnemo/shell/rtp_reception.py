@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 LONGEST_SILENCE: Final = 0.06
-"Seconds between two arrivals beyond which the pause is recorded as a gap, lost packets or not."
+"Seconds between two arrivals beyond which the pause is recorded as a gap, lost packets or not, unless told other."
 
 MOST_GAPS: Final = 1000
 MOST_SOURCES: Final = 100
@@ -107,10 +107,11 @@ class StreamReport:
 class Reception:
     """Takes packets in and keeps the report up to date."""
 
-    __slots__ = ("_last", "_missing", "_next", "_source", "_ssrc", "peer", "report")
+    __slots__ = ("_last", "_longest_silence", "_missing", "_next", "_source", "_ssrc", "peer", "report")
 
-    def __init__(self, report: StreamReport) -> None:
+    def __init__(self, report: StreamReport, longest_silence: float = LONGEST_SILENCE) -> None:
         self.report = report
+        self._longest_silence = longest_silence
         self.peer: tuple[str, int] | None = None
         "The address that was signalled; None: any is expected."
         self._ssrc = b""
@@ -146,7 +147,7 @@ class Reception:
             self._late(sequence, at)
             return
         silence = at - self._last
-        if ahead or silence > LONGEST_SILENCE:
+        if ahead or silence > self._longest_silence:
             self._gap(ahead, silence, at)
         self._last = report.last_at = at
         self._next = (sequence + 1) & 0xFFFF
@@ -188,7 +189,7 @@ class Reception:
         report.lost -= 1
         report.last_at = self._last = at
         gap.lost -= 1
-        if not gap.lost and gap.gap_ms <= LONGEST_SILENCE * 1000 and gap in report.gaps:
+        if not gap.lost and gap.gap_ms <= self._longest_silence * 1000 and gap in report.gaps:
             report.gaps.remove(gap)
 
 

@@ -241,6 +241,7 @@ class _Server:
         closing.callback(plane.close)
         logger.info("Media is forwarded by the %s plane: %s", plane.kind, why)
         self.plane = plane
+        self.metrics.sources.append(lambda: _gauges(plane))
         loop = asyncio.get_running_loop()
         runtime.perform(AddFlows, lambda action: plane.add(action.flows))
         runtime.perform(RemoveFlows, lambda action: plane.remove(action.keys))
@@ -326,6 +327,16 @@ class _Server:
             self.manager.ready()
             logger.info("%s is ready", self.settings.role)
         self.on_notice(notice)
+
+
+def _gauges(plane: MediaPlane) -> dict[str, float]:
+    held = plane.statistics()
+    return {
+        "media_kernel_flows": held.kernel_flows,
+        "media_relayed_flows": held.relayed_flows,
+        "media_unsent_packets": held.unsent,
+        "media_plane_refusals": held.refused,
+    }
 
 
 @contextlib.contextmanager

@@ -86,10 +86,25 @@ def split_list(value: str) -> list[str]:
     return [part for part in parts if part]
 
 
+def end_of_uri(value: str) -> int:
+    """Where the `>` of a name-addr stands; -1 when the URI is not in angle brackets (RFC 3261 §20.10).
+
+    Neither a display name before it nor a quoted parameter behind it (`+sip.instance="<urn:uuid:…>"`) misleads.
+    """
+    at = 0
+    if value.startswith('"'):
+        at = 1
+        while at < len(value) and value[at] != '"':
+            at += 2 if value[at] == "\\" else 1
+    opened = value.find("<", at)
+    if opened < 0 or value.find(";", at, opened) > -1:
+        return -1
+    return value.find(">", opened)
+
+
 def parameter(value: str, name: str) -> str | None:
     """The value of `;name=value` behind the URI of a header value; "" when it has none, None when it is absent."""
-    at = value.rfind(">")
-    for part in value[at + 1 :].split(";")[0 if at >= 0 else 1 :]:
+    for part in value[end_of_uri(value) + 1 :].split(";")[1:]:
         key, _, text = part.partition("=")
         if key.strip().lower() == name:
             return text.strip()
@@ -98,24 +113,15 @@ def parameter(value: str, name: str) -> str | None:
 
 def tag_of(value: str) -> str:
     """The tag of a From or To value, "" when it has none."""
-    at = value.find(";tag=", value.rfind(">") + 1)
-    if at >= 0:
-        end = value.find(";", at + 5)
-        return (value[at + 5 :] if end < 0 else value[at + 5 : end]).strip()
     return parameter(value, "tag") or "" if ";" in value else ""
 
 
 def uri_of(value: str) -> str:
     """The URI inside a name-addr or addr-spec value (RFC 3261 §20.10), as text."""
-    close = value.rfind(">")
+    close = end_of_uri(value)
     if close < 0:
         return value.split(";", 1)[0].strip()
-    if value.startswith('"'):  # a display name may hold "<"
-        at = 1
-        while at < len(value) and value[at] != '"':
-            at += 2 if value[at] == "\\" else 1
-        return value[value.find("<", at) + 1 : close]
-    return value[value.find("<") + 1 : close]
+    return value[value.rfind("<", 0, close) + 1 : close]
 
 
 class Message:

@@ -15,7 +15,7 @@ from sipnemo.roles.nms.calls import sip_uri
 from sipnemo.roles.node import Count
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Flow
-from sipnemo.sip.message import Request, Response, parameter, uri_of
+from sipnemo.sip.message import Request, Response, end_of_uri, parameter, uri_of
 from sipnemo.sip.server_location import Target
 from sipnemo.sip.transaction import ClientTransaction, ServerTransaction
 from sipnemo.sip.uri import UriError, address_of_record
@@ -123,7 +123,7 @@ class Bindings:
     def _outer(self, contact: str, flow: Flow) -> str:
         """One Contact as the SIP-MN's server gets it, its own parameters kept."""
         uri = uri_of(contact)
-        close = contact.rfind(">")
+        close = end_of_uri(contact)
         parameters = contact[close + 1 :] if close >= 0 else contact[len(uri) :]
         return f"<{self._node.permanent_uri()};mn={self.token(uri, flow)}>{parameters}"
 
@@ -192,7 +192,7 @@ class Bindings:
         known = inner.get(token) or (self.by_token[token].contact if token in self.by_token else None)
         if known is None:
             return value
-        close = value.rfind(">")
+        close = end_of_uri(value)
         return f"<{known}>{value[close + 1 :] if close >= 0 else ''}"
 
 

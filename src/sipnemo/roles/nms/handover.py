@@ -243,13 +243,12 @@ class Handover:
             to_path = move.session.path.name
             wave.to_paths[to_path] = wave.to_paths.get(to_path, 0) + 1
         self._node.act(Count("moves", (wave.cause, outcome)))
-        for name, value in (("move_answer_seconds", move.answered_after), ("move_gap_down_seconds", move.gap_down)):
-            if value is not None:
-                self._node.act(Observe(name, value))
         if move.answered_after is not None:
             wave.answered_after.append(move.answered_after)
+            self._node.act(Observe("move_answer_seconds", move.answered_after))
         if move.gap_down is not None:
             wave.gap_down.append(move.gap_down)
+            self._node.act(Observe("move_gap_seconds", move.gap_down, ("down",)))
         self._settle(wave, now)
 
     def _settle(self, wave: Wave, now: float) -> None:

@@ -55,6 +55,23 @@ class Report:
             "media_ports_resting": node.ports.resting,
             "transactions": len(node.layer.clients) + len(node.layer.servers),
             "subscriptions": len(node.relay.usages),
+            "gauges": self._gauges(),
+        }
+
+    def _gauges(self) -> dict[str, Any]:
+        """For Prometheus: a number, or [labels, number] per path."""
+        node = self._node
+        paths = [((path.eface.id, path.address), path) for path in node.paths.all]
+        return {
+            "sessions": len(node.calls.open),
+            "live_sessions": sum(session.live for session in node.calls.open),
+            "phones": len(node.bindings.by_token),
+            "media_ports_used": node.ports.used,
+            "transactions": len(node.layer.clients) + len(node.layer.servers),
+            "path_on": [(labels, int(path.on)) for labels, path in paths],
+            "path_sessions": [(labels, len(path.sessions)) for labels, path in paths],
+            "path_load_ratio": [(labels, path.load / 100) for labels, path in paths],
+            "path_rtt_seconds": [(labels, path.rtt) for labels, path in paths if path.rtt is not None],
         }
 
     def _path(self, path: Any, now: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sipnemo.sip.message import Message, Request, Response
+from sipnemo.sip.message import Message, Request, Response, end_of_uri
 
 _OF_THE_HOP: Final = frozenset(("via", "max-forwards", "route", "record-route", "content-length", "cseq"))
 "Headers that belong to one side."
@@ -75,8 +75,9 @@ def response(
 
 def contact_line(line: str, uri: str) -> str:
     """A Contact line with another URI; what stands behind `>` (feature tags, isfocus, …) stays."""
-    close = line.rfind(">")
-    return f"Contact: <{uri}>{line[close + 1 :] if close >= 0 else ''}"
+    value = line[line.index(":") + 1 :].strip()
+    close = end_of_uri(value)
+    return f"Contact: <{uri}>{value[close + 1 :] if close >= 0 else ''}"
 
 
 def lines_of(message: Message, name: str) -> list[str]:
