@@ -10,11 +10,13 @@ from sipnemo.roles.hs.node import HomeServer
 from sipnemo.roles.hs.settings import HsSettings
 from sipnemo.roles.node import (
     Action,
+    Answer,
     Command,
     Environment,
     Input,
     Listen,
     Log,
+    Lookup,
     Notice,
     Received,
     Reply,
@@ -57,6 +59,8 @@ class Home:
         self.notices: list[Notice] = []
         self.logs: list[Log] = []
         self.replies: list[Any] = []
+        self.names: dict[str, str] = {}
+        "What DNS knows: names and their IPv4 addresses."
         self.stray: list[Send] = []
         "Sent to addresses where nobody is."
         self.feed(Tick())
@@ -76,6 +80,9 @@ class Home:
                         peer.take(data, flow)
                 case Store():
                     self.held.append(action)
+                case Lookup(ticket, name, kind):
+                    known = kind == "A" and name in self.names
+                    self.feed(Answer(ticket, (("A", (self.names[name],)),) if known else (), 60.0))
                 case Listen(local):
                     self.listening.append(local)
                 case Notice():
@@ -200,15 +207,14 @@ class Peer:
         """Send a request, answer a challenge, and return the last response."""
         sent: list[str] = []
         for _ in range(3):
-            own = [
-                f"{name}: {value}" for name, value in self._auth.authorization(method, uri, given.get("body", ""), "c")
-            ]
-            sent = [line.partition(": ")[2] for line in own]
+            answers = self._auth.authorization(method, uri, given.get("body", ""), "c")
+            own = [f"{name}: {value}" for name, value in answers]
+            sent = [value for _, value in answers]
             before = len(self.inbox)
             self.request(method, uri, *own, *lines, **given)
-            answers = [item for item in self.inbox[before:] if isinstance(item, Response)]
-            assert answers, f"no answer to {method}"
-            last = answers[-1]
+            came = [item for item in self.inbox[before:] if isinstance(item, Response)]
+            assert came, f"no answer to {method}"
+            last = came[-1]
             if last.status not in (401, 407) or not self.name:
                 return last
             challenges = last.values_raw("www-authenticate") + last.values_raw("proxy-authenticate")
@@ -227,15 +233,11 @@ class Peer:
 
     def answer(self, request: Request, status: int, *lines: str, tag: str = "t1", body: str = "") -> None:
         """Answer a request that came here."""
-        own = [
-            line
-            for name, line in zip(request.names, request.lines, strict=True)
-            if name in ("via", "from", "call-id", "cseq", "record-route")
-        ]
+        echoed = ("via", "from", "call-id", "cseq", "record-route")
+        own = [line for name, line in zip(request.names, request.lines, strict=True) if name in echoed]
         to = f"To: {request.value('to')}" + ("" if request.to_tag or status == 100 else f";tag={tag}")
-        self.send(
-            "\r\n".join((f"SIP/2.0 {status} Whatever", *own, to, *lines, f"Content-Length: {len(body)}", "", body))
-        )
+        head = (f"SIP/2.0 {status} Whatever", *own, to, *lines, f"Content-Length: {len(body)}")
+        self.send("\r\n".join((*head, "", body)))
 
     def got(self, method: str) -> Request:
         """The last request of this method that came here."""

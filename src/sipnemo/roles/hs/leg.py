@@ -87,7 +87,7 @@ class Leg:
         data = self._fork.outgoing.encode(hs.domain.via(flow, branch), hop)
         client = hs.layer.request(self, branch, self._fork.method, data, flow, now)
         self._pending[client] = hop
-        if self._hops:
+        if self._hops and (hop.watched or flow.reliable):
             self._patience = hs.timers.set(now + hs.settings.path_timeout, self._silent)
 
     def _locate(self, hop: Hop, now: float) -> None:

@@ -156,11 +156,16 @@ class HomeServer(Endpoint):
     def find_targets(
         self, uri: Uri, then: Callable[[list[Target], float], None], now: float, large: bool = False
     ) -> None:
-        """Where a request to this URI goes; a large one by a stream if that can be (§18.1.1)."""
+        """Where a request to this URI goes; a large one by a stream, if that can be (§18.1.1)."""
         transports = self.domain.transports
-        if large and "TCP" in transports and not uri.transport and uri.scheme == "sip":
-            transports = ("TCP", *(name for name in transports if name != "TCP"))
-        self.locate(uri, then, now, transports)
+        if not large or "TCP" not in transports or uri.transport or uri.scheme != "sip":
+            self.locate(uri, then, now, transports)
+            return
+
+        def by_stream(found: list[Target], at: float) -> None:
+            self.locate(uri, lambda others, later: then(found + others, later), at, transports)
+
+        self.locate(uri.with_param("transport", "tcp"), by_stream, now, transports)
 
     def reachable(self, flow: Flow) -> None:
         """A binding has come over this flow."""

@@ -169,9 +169,9 @@ class Proxy:
                 continue
             contact = parse(binding.contact)
             if is_address(host_port(contact)[0]):
-                hops.append(Hop(uri, None, contact, own))
+                hops.append(Hop(uri, None, contact, own, True))
             else:  # below another SIP-NMS: its home server knows the way to it (RO-11)
-                hops.append(Hop(uri, None, contact, (*own, f"Route: <{contact.with_param('lr')}>")))
+                hops.append(Hop(uri, None, contact, (*own, f"Route: <{contact.with_param('lr')}>"), True))
         if hs.suspects and len(hops) > 1:
             hops.sort(key=lambda hop: hop.flow in hs.suspects)
         return hops
