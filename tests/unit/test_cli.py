@@ -44,14 +44,38 @@ gateway = "192.0.2.1"
 """
 HOME = '[hs]\ndomain = "home.example"\n[[account]]\nname = "fleet7"\npassword_file = "password"\n'
 ANSWERS: dict[str, Any] = {
-    "status": {"role": "nms", "calls": 2, "home": "", "gauges": {"calls": 2}, "since": 12.345},
+    "status": {"role": "nms", "calls": 2, "home": "", "gauges": {"calls": 2}, "since": 312.345},
     "paths": [
-        {"eface_id": 1, "contact": "sip:198.51.100.7:5060", "status": "OFF", "load": 0.0, "rtt": None},
-        {"eface_id": 2, "contact": "sip:192.0.2.7:5060", "status": "ON", "load": 12.5, "rtt": 0.05},
+        {
+            "host_id": "urn:uuid:1",
+            "eface_id": 1,
+            "contact": "198.51.100.7:5060",
+            "status": "OFF",
+            "load": 0,
+            "rtt": None,
+        },
+        {
+            "host_id": "urn:uuid:1",
+            "eface_id": 2,
+            "contact": "192.0.2.7:5060",
+            "status": "ON",
+            "load": 12.5,
+            "rtt": 0.05,
+        },
     ],
     "bindings": [],
     "sessions": {"sessions": [{"call_id": "a" * 80, "eface_id": 2}]},
-    "moves": [{"cause": "carrier", "from": "1", "to": "2", "calls": [{"gap_up_ms": 1.0}], "verified": True}],
+    "moves": [
+        {
+            "at": 1.5,
+            "cause": "carrier",
+            "planned": False,
+            "to_paths": {"2/192.0.2.7": 9},
+            "ended": {"moved": 9},
+            "reasons": {},
+            "gap_down_ms": {"median": 61.25, "worst": 78.0},
+        }
+    ],
     "path": {"error": "no uplink 9; known: 1, 2"},
 }
 
@@ -99,11 +123,11 @@ def test_json_is_printed_as_the_server_gave_it(
 @pytest.mark.parametrize(
     ("name", "shown", "hidden"),
     [
-        ("status", ["role", "nms", "12.3", "–"], ["gauges"]),
-        ("paths", ["eface id", "sip:198.51.100.7:5060", "OFF", "ON", "0.05", "12.5"], ["None"]),
+        ("status", ["role", "nms", "5 min 12 s", "–"], ["gauges"]),
+        ("paths", ["eface id", "198.51.100.7:5060", "OFF", "ON", "50.0 ms", "12 %"], ["None", "urn:uuid"]),
         ("bindings", ["nobody is registered"], []),
         ("sessions", ["call id", "a" * 80], []),
-        ("moves", ["carrier", "yes"], []),
+        ("moves", ["carrier", "no", "gap down (ms)", "61, worst 78", "moved: 9"], ["reasons", "1.5"]),
     ],
 )
 def test_answers_are_tables(name: str, shown: list[str], hidden: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,89 +1,111 @@
-"""JSON answers as tables for people."""
+"""JSON answers as tables for people: the columns that matter, in units that read well. `--json` has everything."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 250
+WIDE: Final = 250
 "Columns when the output is a file or a pipe: nothing is cut."
 
-_STYLES = {"ON": "green", "on": "green", "OFF": "red", "off": "red"}
-_EMPTY = {
+_COLUMNS: Final = {
+    "paths": "eface_id device contact status reason command priority load rtt sessions registered registration_error "
+    "mapped since",
+    "bindings": "uri account contact priority reg_id expires expires_in flow answers user_agent",
+    "sessions": "eface_id path status seconds moves from_uri to_uri call_id",
+    "moves": "move cause planned from_path to_paths calls ended detected_ms answered_ms gap_down_ms gap_up_ms "
+    "duration_ms reasons",
+}
+"What is shown of each view; columns in which nothing stands are left out."
+
+_EMPTY: Final = {
     "paths": "no paths: no uplink has an address",
     "bindings": "nobody is registered",
     "sessions": "no calls",
     "moves": "no call has moved yet",
 }
+_STYLES: Final = {"ON": "green", "OFF": "red"}
 
 
 def print_answer(name: str, answer: Any) -> None:
     """Print one admin answer."""
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-    rows = answer[name] if isinstance(answer, Mapping) and isinstance(answer.get(name), list) else answer
+    view = "paths" if name == "path" else name
+    rows = answer[view] if isinstance(answer, Mapping) and isinstance(answer.get(view), list) else answer
     if isinstance(rows, Mapping):
-        _print_mapping(console, rows)
-    elif isinstance(rows, Sequence) and not isinstance(rows, str):
-        if rows:
-            console.print(_table(rows))
-        else:
-            console.print(_EMPTY.get(name, "nothing"))
+        console.print(_grid(rows))
+    elif isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
+        console.print(_table(view, rows))
     else:
-        console.print(_cell(rows))
+        console.print(_EMPTY.get(view, "nothing") if rows == [] else str(rows), markup=False)
 
 
-def _print_mapping(console: Console, values: Mapping[str, Any]) -> None:
-    """Plain values first, one a line; then a table for each list."""
+def _grid(values: Mapping[str, Any]) -> Table:
     grid = Table.grid(padding=(0, 2))
-    lists = {key: value for key, value in values.items() if _is_rows(value)}
     for key, value in values.items():
-        if key not in lists and key != "gauges":  # for Prometheus
-            grid.add_row(Text(_title(key), "bold"), _cell(value))
-    console.print(grid)
-    for key, rows in lists.items():
-        table = _table(rows)
-        table.title = _title(key)
-        console.print(table)
+        if key != "gauges":  # for Prometheus
+            grid.add_row(Text(_title(key), "bold"), _cell(key, value))
+    return grid
 
 
-def _is_rows(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
-
-
-def _table(rows: Sequence[Any]) -> Table:
-    table = Table(box=SIMPLE, title_justify="left", pad_edge=False)
-    rows = [row if isinstance(row, Mapping) else {"": row} for row in rows]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    for column in columns:
-        numbers = all(isinstance(row.get(column), int | float | None) for row in rows)
-        table.add_column(_title(column), justify="right" if numbers else "left", overflow="fold")
+def _table(view: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    there = dict.fromkeys(key for row in rows for key in row if any(row.get(key) not in (None, "", {}) for row in rows))
+    wanted = [key for key in _COLUMNS.get(view, "").split() if key in there] or list(there)
+    table = Table(box=SIMPLE, pad_edge=False)
+    for key in wanted:
+        numbers = all(isinstance(row.get(key), int | float | None) for row in rows)
+        table.add_column(_title(key), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+        table.add_row(*(_cell(key, row.get(key)) for key in wanted))
     return table
 
 
 def _title(key: str) -> str:
-    return key.replace("_", " ")
+    name, unit = key.removesuffix("_ms"), " (ms)" if key.endswith("_ms") else ""
+    return name.replace("_", " ") + unit
 
 
-def _cell(value: Any) -> Text:
+def _cell(key: str, value: Any) -> Text:
+    if value is None or value == "" or value == {}:
+        return Text("–", "dim")
+    if isinstance(value, int | float) and not isinstance(value, bool) and key in _UNITS:
+        return Text(_UNITS[key](value))
+    return Text(_plain(value), _STYLES.get(value, "") if isinstance(value, str) else "")
+
+
+def _plain(value: Any) -> str:
     match value:
-        case None | "":
-            return Text("–", "dim")
         case bool():
-            return Text("yes" if value else "no")
+            return "yes" if value else "no"
         case float():
-            return Text(f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}")
+            return f"{value:.3g}" if abs(value) < 10 else f"{value:.0f}"
+        case {"median": median, "worst": worst}:
+            return f"{_plain(median)}, worst {_plain(worst)}"
         case list() | tuple():
-            plain = all(isinstance(item, str | int | float) for item in value)
-            return Text(", ".join(map(str, value)) if plain else str(len(value)))
+            return ", ".join(_plain(item) for item in value)
         case Mapping():
-            return Text(", ".join(f"{key} {_cell(item)}" for key, item in value.items()) or "–")
+            return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
         case _:
-            return Text(str(value), _STYLES.get(str(value), ""))
+            return str(value)
+
+
+def _span(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, hours = whole // 60 % 60, whole // 3600
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
+
+
+_UNITS: Final[Mapping[str, Callable[[float], str]]] = {
+    "load": lambda percent: f"{percent:.0f} %",
+    "rtt": lambda seconds: f"{seconds * 1000:.1f} ms",
+    **dict.fromkeys(("since", "seconds", "expires", "expires_in"), _span),
+}
+"How the numbers of some columns are written."
