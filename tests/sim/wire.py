@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from sipnemo.roles.node import Answer as DnsAnswer
-from sipnemo.roles.node import Finished, Lookup, Node, Notice, Received, Reply, Send, Tick
+from sipnemo.roles.node import Finished, Lookup, Node, Notice, Received, Reply, Send, Store, Stored, Tick
 from sipnemo.sip.flow import Address, Flow, Local
 
 
@@ -111,6 +111,8 @@ class Wire:
                     self.feed(station, DnsAnswer(ticket, records, 60.0), self.delay)
                 case Reply(ticket, result):
                     station.replies[ticket] = result
+                case Store(ticket, _, _):
+                    self.feed(station, Stored(ticket))
                 case Finished():
                     station.finished = True
                 case _:

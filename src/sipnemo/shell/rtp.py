@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sipnemo.roles.phone.media import CloseStream, OpenStream, SetStream, StreamOpened
-from sipnemo.shell.rtp_reception import LONGEST_SILENCE, Reception, StreamReport
+from sipnemo.shell.rtp_reception import LONGEST_SILENCE, MARK, Reception, StreamReport
 
 logger = logging.getLogger("sipnemo.shell")
 
@@ -81,8 +81,8 @@ class Stream:
         self._sequence = random.getrandbits(16)
         self._stamp = random.getrandbits(32)
         self._until_report = random.randrange(50, REPORT_EVERY)
-        # G.711 silence behind the instant of sending (monotonic nanoseconds), which only we read.
-        self._buffer = bytearray(b"\x80" + bytes(11) + bytes(8) + b"\xff" * (SAMPLES - 8))
+        # The instant of sending, which only we read, and G.711 silence.
+        self._buffer = bytearray(bytes(20) + MARK + b"\xff" * (SAMPLES - 12))
 
     def send(self, now_ns: int, samples: int) -> None:
         """Send the next packet; `samples` have passed since the last one."""

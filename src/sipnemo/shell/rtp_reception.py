@@ -11,6 +11,9 @@ from typing import Any, Final
 LONGEST_SILENCE: Final = 0.06
 "Seconds between two arrivals beyond which the pause is recorded as a gap, lost packets or not, unless told other."
 
+MARK: Final = b"SNMO"
+"In our packets, behind the instant of sending (monotonic nanoseconds, 64 bits)."
+
 MOST_GAPS: Final = 1000
 MOST_SOURCES: Final = 100
 MOST_MISSING: Final = 2048
@@ -32,6 +35,9 @@ class Gap:
 
     source: str
     "Where the first packet after it came from, as ip:port."
+
+    stalled_ms: float = 0.0
+    "How much of the silence is the sender's own: it was slow to send (known of our own packets only)."
 
 
 @dataclass(slots=True)
@@ -97,7 +103,13 @@ class StreamReport:
             "first_at": _micro(self.first_at),
             "last_at": _micro(self.last_at),
             "gaps": [
-                {"at": _micro(gap.at), "gap_ms": round(gap.gap_ms, 3), "lost": gap.lost, "source": gap.source}
+                {
+                    "at": _micro(gap.at),
+                    "gap_ms": round(gap.gap_ms, 3),
+                    "lost": gap.lost,
+                    "source": gap.source,
+                    "stalled_ms": round(gap.stalled_ms, 3),
+                }
                 for gap in self.gaps
             ],
             "sources": [{"at": _micro(at), "source": source} for at, source in self.sources],
@@ -107,7 +119,7 @@ class StreamReport:
 class Reception:
     """Takes packets in and keeps the report up to date."""
 
-    __slots__ = ("_last", "_longest_silence", "_missing", "_next", "_source", "_ssrc", "peer", "report")
+    __slots__ = ("_before", "_last", "_longest_silence", "_missing", "_next", "_source", "_ssrc", "peer", "report")
 
     def __init__(self, report: StreamReport, longest_silence: float = LONGEST_SILENCE) -> None:
         self.report = report
@@ -120,6 +132,8 @@ class Reception:
         "Arrival of the packet before; infinity when the next silence does not count."
         self._source: tuple[str, int] = ("", 0)
         self._missing: dict[int, Gap] = {}
+        self._before = b""
+        "The packet before."
 
     def pause(self) -> None:
         """The silence up to the next packet was agreed upon (hold)."""
@@ -148,7 +162,8 @@ class Reception:
             return
         silence = at - self._last
         if ahead or silence > self._longest_silence:
-            self._gap(ahead, silence, at)
+            self._gap(ahead, silence, at, data)
+        self._before = data
         self._last = report.last_at = at
         self._next = (sequence + 1) & 0xFFFF
         report.packets += 1
@@ -168,8 +183,9 @@ class Reception:
         self._missing.clear()
         return True
 
-    def _gap(self, lost: int, silence: float, at: float) -> None:
-        gap = Gap(at, max(0.0, silence) * 1000 if silence > float("-inf") else 0.0, lost, endpoint(self._source))
+    def _gap(self, lost: int, silence: float, at: float, data: bytes) -> None:
+        stalled = _stall(self._before, data, lost)
+        gap = Gap(at, max(0.0, silence) * 1000, lost, endpoint(self._source), stalled)
         self.report.lost += lost
         for number in range(self._next, self._next + min(lost, MOST_MISSING)):
             self._missing[number & 0xFFFF] = gap
@@ -191,6 +207,14 @@ class Reception:
         gap.lost -= 1
         if not gap.lost and gap.gap_ms <= self._longest_silence * 1000 and gap in report.gaps:
             report.gaps.remove(gap)
+
+
+def _stall(before: bytes, after: bytes, lost: int) -> float:
+    """Milliseconds that the sender took beyond 20 for each of its packets, from the instants inside them."""
+    if before[20:24] != MARK or after[20:24] != MARK:
+        return 0.0
+    spent = int.from_bytes(after[12:20], "big") - int.from_bytes(before[12:20], "big")
+    return max(0.0, spent / 1e6 - 20.0 * (lost + 1))
 
 
 def endpoint(address: tuple[str, int]) -> str:
