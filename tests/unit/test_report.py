@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sipnemo.lab.charts import Arrow, Ladder, Track, nice_step
+from sipnemo.lab.charts import Arrow, Ladder, Track, histogram, nice_step
 from sipnemo.lab.report import (
     Call,
     Event,
@@ -142,6 +142,10 @@ def test_the_page_needs_nothing_but_itself() -> None:
 def test_the_page_says_which_call_was_dropped() -> None:
     assert "Dropped: call-3@demo: never" not in html()
     assert "Dropped: call-3@demo: ended 18.0 s before it was hung up" in html()
+
+
+def test_only_packets_of_the_time_shown_are_counted() -> None:
+    assert histogram([9.9, 10.0, 10.4, 10.6, 10.999, 11.0], start=10.0, span=1.0, bins=2) == [2, 2]
 
 
 @pytest.mark.parametrize("span", [0.1, 3.0, 20.0, 45.0, 600.0, 86400.0])

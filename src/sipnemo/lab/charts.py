@@ -138,8 +138,8 @@ def histogram(arrivals: Sequence[float], start: float, span: float, bins: int) -
     """Packets per bin."""
     counts = [0] * bins
     for at in arrivals:
-        if 0 <= (number := int((at - start) / span * bins)) < bins:
-            counts[number] += 1
+        if start <= at < start + span:
+            counts[min(int((at - start) / span * bins), bins - 1)] += 1
     return counts
 
 

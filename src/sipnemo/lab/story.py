@@ -149,8 +149,11 @@ class Demo:
         with contextlib.suppress(TimeoutError):
             self.until(lambda: bool(self.new_moves(known)), "the calls to move", None, patience=10.0)
         self.wait(SETTLE)
-        self.moves += [self.told(entry, sessions) for entry in self.new_moves(known)]
-        if self.moves:
+        told = [self.told(entry, sessions) for entry in self.new_moves(known)]
+        self.moves += told
+        if not told:
+            self.screen.say(f"the gateway has moved no call, although {text}")
+        else:
             run = self.record()
             self.screen.gaps([move_report(run, move) for move in self.moves])
 
