@@ -70,7 +70,7 @@ class Station:
         "The store, as on disk."
         self.finished = False
         self.alive = True
-        self.plane = Plane(world.network, world.phones, self)
+        self.plane: Plane = Plane(world.network, world.phones, self)
         self._build = build
         self._life = 0
         "Which run of the process this is; what was under way for an earlier one does not count."
@@ -220,7 +220,7 @@ class World:
         self.seed = seed
         self.clock = Clock()
         self.network = Network(self.clock, seed)
-        self.phones = Phones(self.network, rtp_every)
+        self.phones: Phones = Phones(self.network, rtp_every)
         self.names: dict[tuple[str, str], tuple[tuple[Any, ...], ...]] = {}
         "What DNS knows: (name, kind) → records."
         self.stations: dict[str, Station] = {}
