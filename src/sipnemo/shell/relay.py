@@ -8,6 +8,7 @@ flow that has something to read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import socket
 import struct
@@ -24,11 +25,8 @@ IP_UNICAST_IF = 50
 IPV6_FREEBIND = 78
 IPV6_UNICAST_IF = 76
 
-BURST = 64
-"Packets taken from one socket before the next one has its turn."
-
-SOCKETS_A_TURN = 128
-"Sockets served before the event loop has its turn."
+PACKETS_A_TURN = 256
+"Packets sent on before the event loop has its turn."
 
 OnLearned = Callable[[FlowKey, tuple[str, int]], None]
 """Called with the key of a flow whose peer was corrected (the `reverse` of the one that learnt) and that peer.
@@ -126,13 +124,27 @@ class _Group:
 class _Relayed:
     """One flow at work."""
 
-    __slots__ = ("admit", "arrival", "departure", "flow", "group", "octets", "overhead", "packets", "version")
+    __slots__ = (
+        "admit",
+        "arrival",
+        "departure",
+        "flow",
+        "group",
+        "octets",
+        "overhead",
+        "packets",
+        "receive",
+        "send",
+        "version",
+    )
 
     def __init__(self, flow: MediaFlow, arrival: _Port, group: _Group) -> None:
         self.flow = flow
         self.arrival = arrival
         self.group = group
+        self.receive = arrival.sock.recv_into
         self.departure: _Port | None = None
+        self.send: Callable[[memoryview, tuple[str, int]], int] | None = None
         self.version = 0
         self.admit = _admitted(flow)
         self.packets = 0
@@ -218,7 +230,7 @@ class RelayPlane:
         """Remove flows that another plane has taken over: what has already arrived is sent on. Returns the counters."""
         leaving = self.holds(keys)
         for key in leaving:
-            self._forward(self._relayed[key])
+            self._empty(self._relayed[key])
         counted = self.counters(leaving)
         self.remove(leaving)
         return counted
@@ -281,7 +293,7 @@ class RelayPlane:
     def _unbind(self, relayed: _Relayed) -> None:
         if relayed.departure is not None:
             self._release(relayed.departure)
-            relayed.departure = None
+            relayed.departure = relayed.send = None
 
     def _bind(self, relayed: _Relayed) -> None:
         """Find the socket that this flow's packets leave from, under the group's present path."""
@@ -302,6 +314,7 @@ class RelayPlane:
         relayed.departure = port
         try:
             port.leave_by(ifindex)
+            relayed.send = port.sock.sendto
         except OSError as error:
             self._last_error = f"sending by {path.device}: {error.strerror}"
             self._unbind(relayed)
@@ -322,42 +335,61 @@ class RelayPlane:
     # ------------------------------------------------------------------------------------------------------- packets
 
     def _readable(self) -> None:
-        for descriptor, _events in self._epoll.poll(0, SOCKETS_A_TURN):
-            relayed = self._by_descriptor.get(descriptor)
+        """Send on what has arrived, within reason: the event loop has other things to do."""
+        left = PACKETS_A_TURN
+        while left > 0:
+            # Asked anew rather than reading each socket until it is empty: an empty read costs more than all the rest.
+            ready = self._epoll.poll(0, left)
+            if not ready:
+                return
+            left -= len(ready)
+            self._pass_on(ready)
+
+    def _pass_on(self, ready: list[tuple[int, int]]) -> None:
+        """Send one packet of each of these sockets on."""
+        buffer, view, flows = self._buffer, self._view, self._by_descriptor
+        for descriptor, _events in ready:
+            relayed = flows.get(descriptor)
             if relayed is None:
                 continue
-            if relayed.admit is None:
-                self._forward(relayed)
-            else:
+            if relayed.admit is not None:
                 self._learn(relayed)
+                continue
+            if relayed.version != relayed.group.version:
+                self._bind(relayed)
+            try:
+                size = relayed.receive(buffer)
+            except OSError:
+                continue  # taken by `retire`, or a checksum was wrong
+            relayed.packets += 1
+            relayed.octets += size + relayed.overhead
+            try:
+                if relayed.send is not None:
+                    relayed.send(view[:size], relayed.flow.peer)
+                else:
+                    self._unsent += 1
+            except OSError as error:
+                self._not_sent(relayed, error)
 
-    def _forward(self, relayed: _Relayed) -> None:
-        """Send on what has arrived for one flow."""
+    def _empty(self, relayed: _Relayed) -> None:
+        """Send on all that has arrived for one flow, whoever sent it."""
+        relayed.admit = None
         if relayed.version != relayed.group.version:
             self._bind(relayed)
-        receive = relayed.arrival.sock.recv_into
-        departure = relayed.departure
-        send = departure.sock.sendto if departure is not None else None
-        peer = relayed.flow.peer
-        buffer, view = self._buffer, self._view
-        packets = octets = 0
-        try:
-            while packets < BURST:
-                size = receive(buffer)
-                packets += 1
-                octets += size
-                if send is None:
-                    self._unsent += 1
-                    continue
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                size = relayed.receive(self._buffer)
+                relayed.packets += 1
+                relayed.octets += size + relayed.overhead
                 try:
-                    send(view[:size], peer)
+                    if relayed.send is not None:
+                        relayed.send(self._view[:size], relayed.flow.peer)
                 except OSError as error:
-                    self._unsent += 1
-                    self._last_error = f"sending to {peer[0]}: {error.strerror}"
-        except OSError:
-            pass  # nothing more to read
-        relayed.packets += packets
-        relayed.octets += octets + packets * relayed.overhead
+                    self._not_sent(relayed, error)
+
+    def _not_sent(self, relayed: _Relayed, error: OSError) -> None:
+        self._unsent += 1
+        self._last_error = f"sending to {relayed.flow.peer[0]}: {error.strerror}"
 
     def _learn(self, relayed: _Relayed) -> None:
         """Send one packet on and look at where it comes from."""
@@ -370,13 +402,12 @@ class RelayPlane:
         if relayed.version != relayed.group.version:
             self._bind(relayed)
         try:
-            if relayed.departure is None:
+            if relayed.send is None:
                 self._unsent += 1
             else:
-                relayed.departure.sock.sendto(self._view[:size], relayed.flow.peer)
+                relayed.send(self._view[:size], relayed.flow.peer)
         except OSError as error:
-            self._unsent += 1
-            self._last_error = f"sending to {relayed.flow.peer[0]}: {error.strerror}"
+            self._not_sent(relayed, error)
         source = (address[0], address[1])
         if relayed.admit is not None and source[0] in relayed.admit:
             relayed.admit = None
