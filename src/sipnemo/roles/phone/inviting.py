@@ -242,7 +242,9 @@ class Inviting:
             if is_sip and uri not in self._tried and uri not in self._to_try:
                 fresh.append(uri)
         self._to_try = fresh + self._to_try
-        if not self._to_try or len(self._tried) > MOST_REDIRECTIONS:
+        if len(self._tried) > MOST_REDIRECTIONS:
+            self._to_try.clear()
+        if not self._to_try:
             return False
         self._uri = self._to_try.pop(0)
         self._call.notify("redirected", reason=f"{response.status} {response.reason}", to=self._uri)
