@@ -8,7 +8,7 @@ from typing import Any
 
 from sipnemo.lab import charts
 from sipnemo.lab.charts import Ladder, Track
-from sipnemo.lab.report import Run, run_report
+from sipnemo.lab.report import PACKET_INTERVAL_MS, Run, run_report
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #16202c; --soft: #5b6878; --rule: #dde3ea;
@@ -142,7 +142,9 @@ def page(run: Run, tracks: Sequence[Track], ladder: Ladder | None, version: str)
         section(
             "What each move cost",
             "Longest silence and packets lost per call: median, worst in brackets. Up is from the phones behind the "
-            "gateway to the far ends, down the other way. A stream that runs smoothly has 20 ms between packets.",
+            "gateway to the far ends, down the other way. Packets come every 20 ms, and 20 also stands for silences "
+            f"of at most 30 ms. An unmodified far end cannot be told in less than a round trip: after a link is cut, "
+            f"{run.rtt_ms + PACKET_INTERVAL_MS:g} ms down are the least there can be.",
             moves_table(report) + calls_tables(run, report),
         ),
         section("Who talks to whom", "", tag("div", charts.topology(len(run.calls), run.rtt_ms / 2), "wide")),
