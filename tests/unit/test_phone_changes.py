@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from phones import FarEnd, Office, calls, nothing_left, sdp
 
@@ -47,7 +49,7 @@ def test_glare_ends_in_one_consistent_session(seed: int) -> None:
         assert (known.peer, known.expect) == (None, False)
 
 
-def far_call(office: Office, **settings: object) -> tuple[Station, FarEnd, str, Response]:
+def far_call(office: Office, **settings: Any) -> tuple[Station, FarEnd, str, Response]:
     """A phone at 10.0.0.1 in a call from a scripted far end; and our tag, and our 200."""
     phone = office.phone("alice", **settings)
     far = FarEnd("10.0.0.9", office.wire)
@@ -125,7 +127,7 @@ def test_a_far_end_that_moves_its_contact_gets_our_bye_there() -> None:
     assert not far.requests("BYE")
 
 
-def outgoing(office: Office, **settings: object) -> tuple[Station, FarEnd, Request]:
+def outgoing(office: Office, **settings: Any) -> tuple[Station, FarEnd, Request]:
     """A phone that has called a scripted far end, answered; and its INVITE."""
     far = FarEnd("10.0.0.9", office.wire)
     phone = office.phone("alice", **settings)
