@@ -1,7 +1,8 @@
 """Network interfaces as the kernel tells of them (rtnetlink): one `Link` input at start and on every change.
 
-A plain netlink socket in the event loop: a lost carrier is an input 0.4 ms after the kernel saw it, half of what a
-library takes. When the kernel drops news (ENOBUFS), everything is asked for anew, so that nothing is missed.
+A plain netlink socket in the event loop: a lost carrier is an input 0.4 ms after the kernel told of it, half of what a
+library takes; `carrier.py` notices it when the kernel is slow to tell. When the kernel drops news (ENOBUFS), everything
+is asked for anew, so that nothing is missed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 
 from sipnemo.roles.node import Link
 from sipnemo.shell import sockets
+from sipnemo.shell.carrier import CarrierWatch
 from sipnemo.shell.netlink import NETLINK_ROUTE, Netlink, attributes
 
 logger = logging.getLogger("sipnemo.shell")
@@ -66,6 +68,7 @@ class Links:
         self._devices: dict[int, _Device] = {}
         self._told: dict[str, Link] = {}
         self._socket: socket.socket | None = None
+        self._carriers: CarrierWatch | None = None
 
     def start(self) -> None:
         """Tell of every interface now, and of every change from now on."""
@@ -81,15 +84,25 @@ class Links:
             raise
         self._socket = sock
         asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
+        self._carriers = CarrierWatch(self._carrier_lost)
         self._ask()
         self._tell()
 
     def close(self) -> None:
         """Tell nothing more."""
+        if self._carriers is not None:
+            self._carriers.close()
+            self._carriers = None
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
+
+    def _carrier_lost(self, index: int) -> None:
+        # Asked for once more here: the carrier may be back, and its news taken in, since the other thread looked.
+        if self._socket is not None:
+            self._ask()
+            self._tell()
 
     def _readable(self) -> None:
         routes = False
@@ -176,6 +189,8 @@ class Links:
             now[name] = Link(name, 0, False, ())
         news = [link for name, link in now.items() if self._told.get(name) != link]
         self._told = {name: link for name, link in now.items() if link.ifindex or name in self._named}
+        if self._carriers is not None:
+            self._carriers.watch(link.ifindex for link in now.values() if link.up)
         for link in news:
             self._changed(link)
 
