@@ -144,7 +144,7 @@ def page(run: Run, tracks: Sequence[Track], ladder: Ladder | None, version: str)
             "Longest silence and packets lost per call: median, worst in brackets. Up is from the phones behind the "
             "gateway to the far ends, down the other way. Packets come every 20 ms, and 20 also stands for silences "
             f"of at most 30 ms. An unmodified far end cannot be told in less than a round trip: after a link is cut, "
-            f"{run.rtt_ms + PACKET_INTERVAL_MS:g} ms down are the least there can be.",
+            f"{run.rtt_ms + PACKET_INTERVAL_MS:g} ms down is about the limit.",
             moves_table(report) + calls_tables(run, report),
         ),
         section("Who talks to whom", "", tag("div", charts.topology(len(run.calls), run.rtt_ms / 2), "wide")),
