@@ -7,16 +7,14 @@ makes a new set of bindings, which can be put back when the store refuses it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sipnemo.sip.flow import Flow, Local
 
 TABLE: Final = "bindings"
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """One Contact of a SIP-NMS or of a user."""
 
     contact: str
@@ -89,7 +87,7 @@ def from_row(row: Mapping[str, Any]) -> Binding:
 class Record:
     """One URI under the home domain and where it is at present."""
 
-    __slots__ = ("account", "bindings", "instance", "user", "watched")
+    __slots__ = ("_ranked", "_ranked_of", "account", "bindings", "durable", "instance", "user", "watched")
 
     def __init__(self, user: str, account: str, instance: str, bindings: Mapping[str, Binding]) -> None:
         self.user: Final = user
@@ -101,6 +99,10 @@ class Record:
         self.bindings = bindings
         self.watched = False
         "A timer waits for the first of them to expire."
+        self.durable = False
+        "The store has it, so that its URI may be told."
+        self._ranked_of: Mapping[str, Binding] = {}
+        self._ranked: list[Binding] = []
 
     @property
     def is_gateway(self) -> bool:
@@ -109,10 +111,10 @@ class Record:
 
     def live(self, wall: float) -> list[Binding]:
         """Bindings that have not expired at this wall-clock instant, best Priority first."""
-        found = [binding for binding in self.bindings.values() if binding.expires_at > wall]
-        if len(found) > 1:
-            found.sort(key=lambda binding: -binding.q)
-        return found
+        if self._ranked_of is not self.bindings:
+            self._ranked_of = self.bindings
+            self._ranked = sorted(self.bindings.values(), key=lambda binding: -binding.q)
+        return [binding for binding in self._ranked if binding.expires_at > wall]
 
     def row(self) -> dict[str, Any] | None:
         """The row to store; None: nothing is left to keep."""
@@ -146,6 +148,7 @@ class BindingList:
                 unreadable.append(user)
                 continue
             record.bindings = {binding.key: binding for binding in bindings}
+            record.durable = True
             if record.account in (self._accounts if record.is_gateway else self._users):
                 self._add(record)
         return unreadable

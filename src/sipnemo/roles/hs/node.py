@@ -43,7 +43,8 @@ from sipnemo.sip.uri import Uri, UriError, is_address, parse
 METHODS: Final = (
     "ACK, BYE, CANCEL, INFO, INVITE, MESSAGE, NOTIFY, OPTIONS, PRACK, PUBLISH, REFER, REGISTER, SUBSCRIBE, UPDATE"
 )
-_COUNTED: Final = frozenset(METHODS.split(", "))
+_COUNTS: Final = {method: Count("requests", (method,)) for method in METHODS.split(", ")}
+_OTHER: Final = Count("requests", ("other",))
 SUSPECT_FOR: Final = 30.0
 "How long a flow that did not answer comes last, unless something is heard from it before."
 
@@ -99,7 +100,7 @@ class HomeServer(Endpoint):
     def on_request(self, server: ServerTransaction, request: Request, now: float) -> None:
         """A new request."""
         method = request.method
-        self.act(Count("requests", (method if method in _COUNTED else "other",)))
+        self.act(_COUNTS.get(method, _OTHER))
         try:
             if method == "REGISTER" and self._names_us(request):
                 self.registrar.register(server, request, now)
@@ -198,7 +199,7 @@ class HomeServer(Endpoint):
 
     def has_passed(self, request: Request, mark: str) -> bool:
         """Whether the request, just as it is, has been here before (§16.3 item 4, RFC 5393)."""
-        if sum(name == "via" for name in request.names) == 1 and "," not in request.value("via"):
+        if request.names.count("via") == 1 and "," not in request.value("via"):
             return False
         return any(
             f"branch={self._branches}" in via and via.partition("branch=")[2].partition(";")[0].endswith(mark)

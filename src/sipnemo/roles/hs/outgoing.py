@@ -37,8 +37,12 @@ class Outgoing:
         if "content-length" not in request.names:
             request.set("content-length", str(len(request.body)))
         self.method: Final = request.method
-        self.size: Final = sum(map(len, request.lines)) + len(request.body)
         self._rest: Final = "\r\n".join((*request.lines, "", request.body))
+
+    @property
+    def size(self) -> int:
+        """Octets, but for the start line and what a hop adds."""
+        return len(self._rest)
 
     def encode(self, via: str, hop: Hop) -> bytes:
         """The octets to send by this hop."""
@@ -51,7 +55,7 @@ class Outgoing:
 def loop_mark(request: Request) -> str:
     """Ends our branch parameters; the same when the same request comes back to be treated the same (RFC 5393 §4.2)."""
     parts = [request.uri, request.from_tag, request.to_tag, request.call_id, str(request.cseq)]
-    for name, line in zip(request.names, request.lines, strict=True):
-        if name == "route" or name == "proxy-require":
-            parts.append(line)
+    for name in ("route", "proxy-require"):
+        if name in request.names:
+            parts += request.values_raw(name)
     return hashlib.blake2b("|".join(parts).encode("latin-1"), digest_size=6).hexdigest()

@@ -69,7 +69,8 @@ class Registrar:
             if name != user:
                 raise SipError(403)
             if not instances:
-                return hs.bindings.instances(user)
+                known = hs.bindings.instances(user)
+                return [record for record in known if record.durable or record.user in self._pending]
             return [self._gateway(user, instances)]
         record = hs.bindings.find(user)
         if record is None:
@@ -102,7 +103,7 @@ class Registrar:
         asked = asked_seconds(request)
         after = {key: binding for key, binding in record.bindings.items() if binding.expires_at > wall}
         outbound = record.is_gateway or request.has_token("supported", "outbound")
-        direct = sum(name == "via" for name in request.names) == 1
+        direct = request.names.count("via") == 1
         bearer = _bearer(wanted, flow)
         for contact in wanted:
             seconds = contact.expires if contact.expires is not None else asked
@@ -205,6 +206,10 @@ class Registrar:
                 if not self._pending[user]:
                     del self._pending[user]
             if not result.error:
+                for (record, old), (_, new) in zip(before, changes, strict=True):
+                    record.durable = True
+                    if old.keys() != new.keys():
+                        self._tell(record, old, new, server.request.call_id)
                 self._confirm(server, listed, at)
                 return
             for (record, old), (_, new) in zip(before, changes, strict=True):
@@ -216,10 +221,19 @@ class Registrar:
 
         hs.act(Store(hs.ticket(stored), TABLE, tuple((record.user, record.row()) for record, _ in changes)))
 
+    def _tell(self, record: Record, old: Bindings, new: Bindings, call_id: str) -> None:
+        """Say who came and who went; refreshes are not worth a line."""
+        hs = self._hs
+        uri = hs.domain.uri(record.user)
+        for key in new.keys() - old.keys():
+            hs.log("info", f"{uri} is at {new[key].contact} now, Priority {priority(new[key].q)}", call_id)
+        for key in old.keys() - new.keys():
+            hs.log("info", f"{uri} is at {old[key].contact} no more", call_id)
+        hs.act(Notice("registered", {"user": record.user, "contacts": len(new)}))
+
     def _confirm(self, server: ServerTransaction, listed: list[tuple[Record, Bindings]], now: float) -> None:
         hs = self._hs
         wall = hs.wall(now)
-        request = server.request
         lines = [f"Date: {http_date(wall)}"]
         uris = []
         for record, bindings in listed:
@@ -232,10 +246,6 @@ class Registrar:
         lines.append("Supported: outbound")
         hs.act(Count("registrations", ("ok",)))
         hs.respond(server, 200, now, headers=tuple(lines))
-        if request.value("contact"):
-            for record, bindings in listed:
-                hs.act(Notice("registered", {"user": record.user, "contacts": len(bindings)}))
-                hs.log("debug", f"{record.user} registered {request.value('contact')}", request.call_id)
 
     # ------------------------------------------------------------------------------------------------------- expiry
 
@@ -285,6 +295,8 @@ def _bearer(wanted: list[Wanted], flow: Flow) -> Wanted | None:
 
 def _same(known: Binding, contact: Wanted, reg_id: int) -> bool:
     """Whether a Contact is about this binding: same flow of the same instance, or the same URI."""
-    if reg_id and known.reg_id == reg_id and known.instance == contact.instance:
+    if known.contact == contact.text:
         return True
-    return known.contact == contact.text or equivalent(parse(known.contact), contact.uri)
+    if reg_id and known.reg_id:
+        return known.reg_id == reg_id and known.instance == contact.instance
+    return equivalent(parse(known.contact), contact.uri)
