@@ -106,12 +106,12 @@ def test_metrics_count_observe_and_show_gauges(monkeypatch: pytest.MonkeyPatch) 
     made = Metrics(strict=True)
     made.count(Count("udp_dropped", ("send_buffer_full",)))
     made.count(Count("udp_dropped", ("send_buffer_full",), 2))
-    made.observe(Observe("move_gap_down_seconds", 0.05))
+    made.observe(Observe("move_gap_seconds", 0.05, ("down",)))
     text = made.text({"role": "nms", "paths": 2, "gauges": {"sessions": 3, "path_up": [[["1"], 1], [[2], 0]]}}).decode()
     for line in (
         'sipnemo_udp_dropped_total{reason="send_buffer_full"} 3.0',
-        'sipnemo_move_gap_down_seconds_bucket{le="0.06"} 1.0',
-        "sipnemo_move_gap_down_seconds_count 1.0",
+        'sipnemo_move_gap_seconds_bucket{direction="down",le="0.06"} 1.0',
+        'sipnemo_move_gap_seconds_count{direction="down"} 1.0',
         "sipnemo_paths 2.0",
         "sipnemo_sessions 3.0",
         'sipnemo_path_up{eface_id="1"} 1.0',
@@ -122,7 +122,7 @@ def test_metrics_count_observe_and_show_gauges(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     "action",
-    [Count("nonsense"), Count("udp_dropped"), Observe("nonsense", 1.0), Observe("move_gap_down_seconds", 1.0, ("up",))],
+    [Count("nonsense"), Count("udp_dropped"), Observe("nonsense", 1.0), Observe("move_gap_seconds", 1.0)],
 )
 def test_an_undeclared_metric_is_an_error_in_tests_and_one_line_in_service(
     action: Count | Observe, caplog: pytest.LogCaptureFixture

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -283,6 +286,35 @@ def test_the_admin_interface_on_a_unix_socket(tmp_path: Path) -> None:
         assert not path.exists()
 
     asyncio.run(story())
+
+
+PROCESS = """
+import asyncio, sys
+from sipnemo.roles.node import Finished, Notice, Stop
+from sipnemo.shell.server import ShellSettings, serve
+
+class Node:
+    deadline = None
+    def handle(self, input, now):
+        return [Finished()] if isinstance(input, Stop) else [Notice("ready")]
+
+sys.exit(asyncio.run(serve(lambda environment: Node(), ShellSettings(role="tiny", interfaces=("lo",)))))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", PROCESS], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        while "tiny is ready" not in (line := process.stderr.readline()):
+            said.append(line)
+            assert line, said
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(10) == 0, rest
+    assert "tiny is stopping" in rest
+    assert "Traceback" not in rest
 
 
 def test_a_recording_is_written(tmp_path: Path) -> None:

@@ -129,9 +129,10 @@ async def serve(
     stop = asyncio.Event() if stop is None else stop
     try:
         async with contextlib.AsyncExitStack() as closing:
+            closing.enter_context(_signals(stop))
             server = _Server(settings, on_notice)
             await server.open(node_factory, closing, attach)
-            with _signals(stop), _quiet_collector():
+            with _quiet_collector():
                 await stop.wait()
             server.manager.stopping()
             logger.info("%s is stopping", settings.role)
@@ -243,13 +244,22 @@ class _Server:
         self.plane = plane
         self.metrics.sources.append(lambda: _gauges(plane))
         loop = asyncio.get_running_loop()
-        runtime.perform(AddFlows, lambda action: plane.add(action.flows))
+        runtime.perform(AddFlows, lambda action: self._add_flows(plane, action))
         runtime.perform(RemoveFlows, lambda action: plane.remove(action.keys))
         runtime.perform(SetPath, lambda action: plane.set_path(action.path))
         runtime.perform(
             ReadCounters,
             lambda action: loop.call_soon(feed, Counted(action.ticket, plane.counters(action.keys))),
         )
+
+    def _add_flows(self, plane: MediaPlane, action: AddFlows) -> None:
+        try:
+            plane.add(action.flows)
+        except OSError as error:
+            # None of them is forwarded; the call hears it as silence, the operator here.
+            self.metrics.count(Count("media_refused"))
+            where = ", ".join(f"{flow.key.host}:{flow.key.port}" for flow in action.flows)
+            logger.error("Media to %s cannot be forwarded: %s", where, error.strerror or error)
 
     async def _open_admin(self, runtime: Runtime, closing: contextlib.AsyncExitStack) -> None:
         admin = Admin(runtime.feed, self.metrics, listen=self.settings.admin)
