@@ -184,7 +184,10 @@ class Registration:
             home.hosts.update(target.host for target in usable)
             target = usable[self._failures % len(usable)]
             udp = next((t for t in usable if t.transport == "UDP"), target)
-            self.stun = (udp.host, udp.port)
+            located_before, self.stun = self.stun, (udp.host, udp.port)
+            prober = node.probers.get(path)
+            if located_before is None and prober is not None:
+                prober.start(at)  # the first probe had nowhere to go
             flow = path.flow_to(target)
             assert flow is not None
             self._cseq += 1

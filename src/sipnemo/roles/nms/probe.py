@@ -37,6 +37,8 @@ class Prober:
         self._path = path
         self._sent: dict[bytes, float] = {}
         "Transaction ID → when it left; unanswered ones."
+        self._given_up: dict[bytes, float] = {}
+        "Late ones: an answer that comes all the same says that the round trip has grown."
         self._lost = 0
         self._timer: Timer | None = None
         self._variation = 0.0
@@ -51,6 +53,7 @@ class Prober:
         """Probe at once, whatever was known before."""
         self._lost = 0
         self._sent.clear()
+        self._given_up.clear()
         self._answered_since = None
         self._again(now)
 
@@ -60,6 +63,7 @@ class Prober:
             self._timer.cancel()
             self._timer = None
         self._sent.clear()
+        self._given_up.clear()
         self._answered_since = None
         self._ever_off = True
 
@@ -71,6 +75,8 @@ class Prober:
     def answered(self, transaction: bytes, mapped: tuple[str, int] | None, now: float) -> bool:
         """An answer has come; False when it is not to a probe of ours."""
         sent_at = self._sent.pop(transaction, None)
+        if sent_at is None:
+            sent_at = self._given_up.pop(transaction, None)
         if sent_at is None:
             return False
         self._lost = 0
@@ -146,7 +152,11 @@ class Prober:
         self._node.timers.set(due, check)
 
     def _expired(self, transaction: bytes, now: float) -> None:
-        if self._sent.pop(transaction, None) is not None:
+        sent_at = self._sent.pop(transaction, None)
+        if sent_at is not None:
+            self._given_up[transaction] = sent_at
+            if len(self._given_up) > 16:
+                del self._given_up[next(iter(self._given_up))]
             self._late(now)
 
     def _late(self, now: float) -> None:
