@@ -40,6 +40,7 @@ class Leg:
         self._locating = False
         self._patience: Timer | None = None
         self._ringing_until = 0.0
+        self._ringer: Timer | None = None
         self._ended = False
         self._status = 0
         "Of the best final response so far."
@@ -51,7 +52,7 @@ class Leg:
         self._next(now)
         if self._fork.method == "INVITE" and not self._ended:
             self._ringing_until = now + TIMER_C
-            self._hs.timers.set(self._ringing_until, self._ring_no_longer)
+            self._ringer = self._hs.timers.set(self._ringing_until, self._ring_no_longer)
 
     def cancel(self, now: float) -> None:
         """No answer is wanted any more. What has not spoken yet is cancelled when it does (§9.1)."""
@@ -127,7 +128,7 @@ class Leg:
         if self._ended or self._given_up:
             return
         if now < self._ringing_until:
-            self._hs.timers.set(self._ringing_until, self._ring_no_longer)
+            self._ringer = self._hs.timers.set(self._ringing_until, self._ring_no_longer)
         else:
             self.cancel(now)
 
@@ -151,6 +152,7 @@ class Leg:
                 self._hs.remember_call(response.call_id, client.flow, now)
             first = not self._ended
             self._ended = True
+            self._ring_stops()
             self._fork.success(self, response, first, now)
             return
         if self._ended or hop is None:
@@ -211,9 +213,16 @@ class Leg:
             self._patience.cancel()
             self._patience = None
 
+    def _ring_stops(self) -> None:
+        """Timer C has nothing left to end; the queue must not hold the whole request for its three minutes."""
+        if self._ringer is not None:
+            self._ringer.cancel()
+            self._ringer = None
+
     def _end(self, status: int, response: Response | None, now: float) -> None:
         if not self._ended:
             self._ended = True
+            self._ring_stops()
             self._stop_waiting()
             self._fork.failed(status, response, now)
 
