@@ -226,12 +226,18 @@ class Run:
         assert isinstance(phone, Phone)
         return any(known == call.call_id for known, _ in phone.calls)
 
+    def _failed_since(self, instant: float) -> bool:
+        """Whether the gateway has found a path OFF since, be it that loss looked like silence."""
+        return any(
+            at >= instant and name == "path" and body["status"] == "OFF" for at, name, body in self.fleet.nms.events
+        )
+
     def _look(self) -> None:
         """A call ends only by a hang-up of its parties."""
         for call in self.calls:
             if not call.up and call.hung_up_at is None:
                 call.up = self.fleet.up(call.caller, call.call_id) and self.fleet.up(call.callee, call.call_id)
-                if self.downs and not call.up:
+                if not call.up and (self.downs or self._failed_since(call.placed_at)):
                     call.troubled = True
             if call.hung_up_at is not None:
                 continue
@@ -254,7 +260,9 @@ class Run:
                 continue
             if not call.up:
                 if not call.troubled:
-                    self.outcome.broken.append(f"{call.call_id[:8]} is not up {now - call.placed_at:.0f} s after its INVITE")
+                    self.outcome.broken.append(
+                        f"{call.call_id[:8]} is not up {now - call.placed_at:.0f} s after its INVITE"
+                    )
                 continue
             for name in (call.caller, call.callee):
                 heard = self.fleet.stream(name, call.call_id).received_between(now - HEARD, now)

@@ -33,6 +33,8 @@ TARGET_REFRESH = frozenset(("INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER"))
 "Requests whose Contact replaces the remote target (RFC 6141 §2, RFC 6665 §4.4.1)."
 CHALLENGED = (401, 407)
 OVER = (480, 481, 408, 410)
+ACK_WITHIN = 2.0
+"Seconds that a re-INVITE of ours waits for the ACK of a 2xx to the SIP-CN (RFC 3261 §14.1)."
 AFTER_481 = 32.0
 "Seconds a session is kept whose far end says that it knows of no dialog; the SIP-MN's BYE should come (RFC 5057)."
 
@@ -110,7 +112,8 @@ class Calls:
         session.mn_user = mn.uri
         session.remote_value = request.value("from")
         session.e.received = request.cseq
-        routes = [route for route in request.values("record-route") if not node.is_us(uri_of(route))]
+        ours = (request.call_id, request.from_tag) in self.sessions  # from another SIP-MN: we are on the way to it
+        routes = [route for route in request.values("record-route") if ours or not node.is_us(uri_of(route))]
         dialog = Dialog(request.from_tag, uri_of(request.value("contact")), routes)
         session.dialog = dialog
         session.dialogs[dialog.remote_tag] = dialog
@@ -140,7 +143,7 @@ class Calls:
         if request.cseq <= came.received:
             raise SipError(500, "CSeq out of order")  # RFC 3261 §12.2.2
         method = request.method
-        if method == "INVITE" and (session.pending is not None or session.move is not None):
+        if method == "INVITE" and (session.pending is not None or node.handover.inviting(session)):
             came.received = request.cseq
             raise SipError(491)
         came.received = request.cseq
@@ -208,6 +211,9 @@ class Calls:
         session, dialog = self._dialog_of(request, outward)
         if session is None or dialog is None:
             return
+        if not outward and session.ack_awaited_until:
+            session.ack_awaited_until = 0.0
+            node.timers.set(now, lambda at: node.handover.session_free(session, at))
         side = session.e if outward else session.i
         cseq = side.map.get(request.cseq)
         if cseq is None:
@@ -294,7 +300,10 @@ class Calls:
         if forward.outward:
             dialog = session.dialogs.get(response.to_tag)
             if dialog is None:
-                routes = [r for r in reversed(response.values("record-route")) if not self.node.is_us(uri_of(r))]
+                ours = (response.call_id, response.to_tag) in self.sessions
+                routes = [
+                    r for r in reversed(response.values("record-route")) if ours or not self.node.is_us(uri_of(r))
+                ]
                 dialog = Dialog(response.to_tag, "", routes)
                 session.dialogs[response.to_tag] = dialog
                 if status < 200 and session.dialog is None:
@@ -356,6 +365,8 @@ class Calls:
         elif status == 481 and session.live:
             self.node.timers.set(now + AFTER_481, lambda at: self.end(session, at))
         if session.live and method == "INVITE":
+            if status < 300 and not forward.outward:
+                session.ack_awaited_until = now + ACK_WITHIN
             self.node.handover.session_free(session, now)
 
     def failed(self, forward: Forward, status: int, now: float) -> None:
@@ -544,12 +555,17 @@ class Calls:
         client = forward.client
         if client is not None and client.state is not State.CALLING:
             return False  # the far end has it and may be ringing: a second INVITE would ring twice
+        return self.rehome(session)
+
+    def rehome(self, session: Session) -> bool:
+        """A session that nobody has been told an address for yet takes a path that is ON; whether it could."""
         best = self.way(session)
         if best is session.path:
             return False
         session.path.sessions.pop(session, None)
         session.path = best
         best.sessions[session] = None
+        self.apply_media(session)
         return True
 
     def apply_media(self, session: Session) -> None:

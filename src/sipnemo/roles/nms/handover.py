@@ -150,6 +150,10 @@ class Handover:
         if isinstance(session.move, Move):
             session.move.resume(now)
 
+    def inviting(self, session: Session) -> bool:
+        """Whether a re-INVITE of our own waits for its answer: until then nobody else's passes (RFC 3261 §14.2)."""
+        return isinstance(session.move, Move) and session.move.inviting
+
     def session_ended(self, session: Session, now: float) -> None:
         """The call is over; so is its move."""
         if isinstance(session.move, Move):
@@ -175,7 +179,10 @@ class Handover:
 
     def _plan(self, session: Session, wave: Wave) -> None:
         if not session.live:
-            return  # ringing: it moves when it is answered (session_stranded)
+            # Ringing: a call from outside is answered from the new path, another moves when it is (session_stranded).
+            if not session.outgoing:
+                self._node.calls.rehome(session)
+            return
         move = Move(self, self._node, session, wave)
         session.move = move
         self._queue.append(move)

@@ -151,6 +151,8 @@ class MobilityServer(Endpoint):
         path = self.paths.of(server.flow.local)
         if path is None:
             raise SipError(503)
+        if not path.on:  # in hold-down, or drained: the answer names a better one
+            path = next(iter(self.ranked(None)), path)
         self.calls.begin_from_cn(server, request, mn, path, now)
 
     def on_ack(self, request: Request, flow: Flow, now: float) -> None:
@@ -209,6 +211,7 @@ class MobilityServer(Endpoint):
     def path_off(self, path: Path, cause: str, now: float) -> None:
         """A path must carry no calls."""
         self.handover.path_off(path, cause, now)
+        self._answer_elsewhere(path)
         self._restart_attempts(path, now)
         if not path.present:
             self.probers[path].stop()
@@ -226,6 +229,15 @@ class MobilityServer(Endpoint):
                 if not self.calls.path_died(attempts.user, now):
                     continue
             attempts.restart(now)
+
+    def _answer_elsewhere(self, path: Path) -> None:
+        """What a dead path would swallow is answered over another: a branch, not a source, tells (§17.1.3)."""
+        if path.present and path.proven:
+            return
+        for server in self.layer.servers.values():
+            flow = server.flow
+            if flow.local.host == path.address and not flow.reliable:
+                server.flow = self.way_out(Target(flow.local.transport, *flow.remote)) or flow
 
     def registered(self, now: float) -> None:
         """The SIP-HS has named our URI."""

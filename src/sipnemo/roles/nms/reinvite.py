@@ -97,12 +97,20 @@ class Move:
         if not self.wave.planned or not session.path.on:
             self._take(choice)
         self.path = choice
-        self.waiting_for_turn = session.pending is not None
+        awaited = session.ack_awaited_until > now
+        self.waiting_for_turn = session.pending is not None or awaited
         if self.waiting_for_turn:
+            if awaited:
+                self._retry(session.ack_awaited_until - now, now)
             return
         self._handover.watch(self, now)
         assert session.dialog is not None
         self._node.calls.locate_dialog(session.dialog, self._located, now)
+
+    @property
+    def inviting(self) -> bool:
+        """Whether the SIP-CN has a request of ours that it has not answered."""
+        return self._client is not None
 
     def resume(self, now: float) -> None:
         """A path is ON again, or the session's other INVITE has ended."""

@@ -64,6 +64,7 @@ class Session:
     """One call through this SIP-NMS."""
 
     __slots__ = (
+        "ack_awaited_until",
         "answered_at",
         "call_id",
         "created_at",
@@ -124,6 +125,8 @@ class Session:
         self.to_value = ""
         "To of the first INVITE."
         self.moves = 0
+        self.ack_awaited_until = 0.0
+        "A 2xx to an INVITE of the SIP-CN has gone out: no INVITE of ours until its ACK, or this instant (§14.1)."
         self.created_at = now
         self.answered_at: float | None = None
 
