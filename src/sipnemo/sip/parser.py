@@ -85,12 +85,15 @@ def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
     known = _spelled
     malformed = ""
     for line in lines:
-        name = line[: line.find(":")]
+        colon = line.find(":")
+        name = line[:colon] if colon >= 0 else ""  # without a colon it is no header, whatever it looks like
         key = known.get(name)
         if key is None:
-            if ":" not in line or not name.strip() or " " in name.strip():
+            if not name.strip() or " " in name.strip():
                 malformed = "Malformed header line"
-            key = canonical(name)
+                key = ""  # not remembered, so that it is malformed the next time as well
+            else:
+                key = canonical(name)
         names.append(key)
     message: Request | Response
     if start.startswith("SIP/"):
