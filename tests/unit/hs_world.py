@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ from sipnemo.roles.node import (
     Tick,
 )
 from sipnemo.sip.digest_client import ClientAuth, Credentials
+from sipnemo.sip.errors import ParseError
 from sipnemo.sip.flow import Address, Flow, Local
 from sipnemo.sip.message import Request, Response
 from sipnemo.sip.parser import parse
@@ -148,6 +150,7 @@ class Peer:
     password: str = ""
     call_id: str = ""
     cseq: int = 0
+    sent: list[bytes] = field(default_factory=list)
     dead: bool = False
     "Nothing it is sent arrives."
 
@@ -169,7 +172,8 @@ class Peer:
             return
         self.raw.append(data)
         if data[:1] > b"\x03":
-            self.inbox.append(parse(data))
+            with suppress(ParseError):  # the answer to a malformed request echoes what it got
+                self.inbox.append(parse(data))
 
     def unreachable(self) -> None:
         """The network says that nothing arrives here."""
@@ -177,7 +181,9 @@ class Peer:
 
     def send(self, data: bytes | str) -> None:
         """Octets as they are."""
-        self.home.feed(Received(data.encode("latin-1") if isinstance(data, str) else data, self.flow))
+        octets = data.encode("latin-1") if isinstance(data, str) else data
+        self.sent.append(octets)
+        self.home.feed(Received(octets, self.flow))
 
     def request(self, method: str, uri: str, *lines: str, body: str = "", via: str = "", **given: Any) -> str:
         """Send a request and return its branch; `given` overrides from_, to, call_id, cseq, forwards."""
