@@ -207,22 +207,25 @@ class MobilityServer(Endpoint):
             self._announced = True
             self.act(Notice("ready"))
         self.handover.path_on(path, now)
+        self._restart_attempts(now)
 
     def path_off(self, path: Path, cause: str, now: float) -> None:
         """A path must carry no calls."""
         self.handover.path_off(path, cause, now)
         self._answer_elsewhere(path)
-        self._restart_attempts(path, now)
+        self._restart_attempts(now)
         if not path.present:
             self.probers[path].stop()
 
-    def _restart_attempts(self, path: Path, now: float) -> None:
-        """Requests that wait for an answer over a dead path are sent over another (R2)."""
-        if path.present and path.proven:
-            return  # drained by command: it still works
+    def _restart_attempts(self, now: float) -> None:
+        """Requests that wait for an answer over a dead path are sent over another (R2), as soon as there is one."""
+        if not self.paths.on():
+            return
+        working = {path.address for path in self.paths.all if path.on or (path.present and path.proven)}
+        working.update(local.host for local in self.inside)
         for client in list(self.layer.clients.values()):
             attempts = client.user
-            if not isinstance(attempts, Attempts) or client.finished or client.flow.local.host != path.address:
+            if not isinstance(attempts, Attempts) or client.finished or client.flow.local.host in working:
                 continue
             if isinstance(attempts.user, Forward):
                 attempts.user.client = client
