@@ -220,6 +220,20 @@ def test_the_copy_that_speaks_later_is_cancelled(home: Home, gateway: Gateway, u
     assert caller.inbox[-1].to_tag == "two"
 
 
+def test_a_silent_copy_is_not_repeated_once_another_has_spoken(
+    home: Home, gateway: Gateway, uri: str, caller: Peer
+) -> None:
+    one, two, _ = gateway.paths
+    caller.request("INVITE", uri)
+    home.run(2.5)
+    two.answer(two.got("INVITE"), 180)
+    sent = len(one.starts)
+    home.run(28)
+    assert len(one.starts) == sent
+    one.answer(one.got("INVITE"), 100)
+    assert one.starts[-1] == "CANCEL"
+
+
 # --------------------------------------------------------------------------------------------------------- CANCEL
 
 

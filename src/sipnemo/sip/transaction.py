@@ -94,6 +94,12 @@ class ClientTransaction:
             self.terminate()
             self.user.on_failure(self, status, now)
 
+    def hush(self) -> None:
+        """Repeat the request no more, but go on listening: another way to the same place has answered."""
+        if self._resend is not None:
+            self._resend.cancel()
+            self._resend = None
+
     def abandon(self) -> None:
         """Forget the request: its path is dead, or another attempt has won; late responses are strays."""
         self.terminate()

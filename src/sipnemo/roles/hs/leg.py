@@ -187,6 +187,9 @@ class Leg:
             self._heard = client
             self._stop_waiting()
             self._hops.clear()
+            for other in self._pending:
+                if other is not client:
+                    other.hush()
         elif self._heard is not client:
             self._cancel(client, now)
             return
