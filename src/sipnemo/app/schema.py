@@ -248,7 +248,7 @@ NMS: Final = Schema(
             (
                 Key("verify_after", seconds(0.1, 60), "Media must be seen on the new path within this span.", 2.0),
                 Key("settle_after", seconds(0, 60), "The old path goes on receiving after a planned move.", 2.0),
-                Key("pace", number(1, 100_000, "re-INVITEs per second"), "Most re-INVITEs sent over one path.", 500.0),
+                Key("pace", number(1, 100_000, "re-INVITEs per second"), "Most re-INVITEs sent over one path.", 5000.0),
                 Key("tries", integer(1, 100), "Re-INVITEs of one call over one path before the next is tried.", 6),
             ),
         ),

@@ -143,10 +143,18 @@ class Calls:
         if request.cseq <= came.received:
             raise SipError(500, "CSeq out of order")  # RFC 3261 §12.2.2
         method = request.method
-        if method == "INVITE" and (session.pending is not None or node.handover.inviting(session)):
-            came.received = request.cseq
-            raise SipError(491)
         came.received = request.cseq
+        offers = method == "INVITE" or (method == "UPDATE" and request.body != "")
+        if offers and session.pending is not None:
+            raise SipError(491)  # RFC 3261 §14.1, RFC 3311 §5.2
+        if offers and session.reinviting:
+            if not outward:
+                raise SipError(491)
+            # Phones retry a 491 badly or not at all; the answer to our own re-INVITE is one round trip away.
+            session.held.append((server, request))
+            if method == "INVITE":
+                node.respond(server, 100, now)
+            return
         forward = Forward(self, server, session, dialog, outward, session.path)
         if outward:
             body, forward.offered = self._body_out(session, request, False, now)
@@ -165,6 +173,14 @@ class Calls:
             node.respond(server, 100, now)
             forward.wait(now + TIMER_C)
         self._send_within(forward, goes.next(request.cseq), left, body, now)
+
+    def release_held(self, session: Session, now: float) -> None:
+        """Our re-INVITE has ended: the SIP-MN's own that waited for it goes on."""
+        held, session.held = session.held, []
+        for server, request in held:
+            if not server.finished:
+                session.i.received = request.cseq - 1
+                self.node.on_request(server, request, now)
 
     def _send_within(self, forward: Forward, cseq: int, left: int, body: str, now: float) -> None:
         node, session, dialog, request = self.node, forward.session, forward.dialog, forward.request
@@ -248,7 +264,10 @@ class Calls:
     def cancel(self, cancelled: ServerTransaction, now: float) -> None:
         """The caller has given up; its INVITE ends with 487, from the other side or, where that is silent, from us."""
         forward = cancelled.user
-        if not isinstance(forward, Forward) or cancelled.finished:
+        if cancelled.finished:
+            return
+        if not isinstance(forward, Forward):
+            self.node.respond(cancelled, 487, now)  # still held back
             return
         if forward.client is None:
             self.failed(forward, 487, now)
@@ -490,6 +509,10 @@ class Calls:
         if session.live and session.answered_at is not None:
             node.act(Observe("call_duration_seconds", now - session.answered_at))
         session.status = Status.TERMINATED
+        for server, _ in session.held:
+            if not server.finished:
+                node.respond(server, 487, now)
+        session.held = []
         self.open.pop(session, None)
         session.path.sessions.pop(session, None)
         if self.sessions.get(session.key) is session:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 BATCH_EVERY = 0.01
 "Seconds between batches of re-INVITEs; the pace is kept by the size of the batch."
+SHARE = 0.5
+"Share of a path's capacity that re-INVITEs may take while calls move to it."
+REINVITE_BITS = 8 * 1000
+"A re-INVITE with its headers, in bits."
 WATCH_EVERY = 0.02
 "Seconds between readings of the counters while moves wait for their media."
 WATCHED = 200
@@ -113,7 +117,7 @@ class Handover:
             self._redirect(path, now)
         self._node.home.path_lost(path, now) if not path.present or not planned else None
         for session in sorted(sessions, key=lambda session: not session.live):
-            if isinstance(session.move, Move):
+            if session.move is not None:
                 session.move.overtaken(now)
             self._plan(session, wave)
         self._paced(now)
@@ -123,7 +127,7 @@ class Handover:
         """A path can be used: calls that had none move to it."""
         if self._redirected.pop(path.group, None) is not None:
             self._node.act(SetPath(self._node.paths.media_path(path)))
-        stranded = [s for s in self._node.calls.open if not s.path.on and s.live and not isinstance(s.move, Move)]
+        stranded = [s for s in self._node.calls.open if not s.path.on and s.live and not s.move is not None]
         for off in dict.fromkeys(session.path for session in stranded):
             wave = self._wave(off, off.reason or "address", False, now)
             self._redirect(off, now)
@@ -147,16 +151,12 @@ class Handover:
 
     def session_free(self, session: Session, now: float) -> None:
         """No INVITE of either end is at hand any more: a move that waited for that goes on."""
-        if isinstance(session.move, Move):
+        if session.move is not None:
             session.move.resume(now)
-
-    def inviting(self, session: Session) -> bool:
-        """Whether a re-INVITE of our own waits for its answer: until then nobody else's passes (RFC 3261 §14.2)."""
-        return isinstance(session.move, Move) and session.move.inviting
 
     def session_ended(self, session: Session, now: float) -> None:
         """The call is over; so is its move."""
-        if isinstance(session.move, Move):
+        if session.move is not None:
             session.move.end("hung up", "", now)
 
     # -------------------------------------------------------------------------------------------------- planning
@@ -195,18 +195,24 @@ class Handover:
             self._send_batch(now)
 
     def _send_batch(self, now: float) -> None:
+        """As many as the pace allows; over a path of known capacity, signalling may take SHARE of it."""
         self._pacer = None
-        batch = max(1, int(self._node.settings.move.pace * BATCH_EVERY))
-        while self._queue and batch:
+        room = max(1.0, self._node.settings.move.pace * BATCH_EVERY)
+        spent = 0.0
+        while self._queue and spent < room:
             move = self._queue.popleft()
-            if not move.over:
-                move.start(now)
-                batch -= 1
+            if move.over:
+                continue
+            move.start(now)
+            capacity = move.path.eface.capacity if move.path is not None else None
+            cost = 1.0 if capacity is None else room * REINVITE_BITS / max(1.0, capacity * SHARE * BATCH_EVERY)
+            spent += max(1.0, cost)
         if self._queue:
-            self._pacer = self._node.timers.set(now + BATCH_EVERY, self._send_batch)
+            # One re-INVITE may cost more than a batch has room for: then the next batch waits longer.
+            self._pacer = self._node.timers.set(now + BATCH_EVERY * max(1.0, spent / room), self._send_batch)
 
     def _queue_waiting(self) -> list[Move]:
-        return [s.move for s in self._node.calls.open if isinstance(s.move, Move) and s.move.waiting_for_path]
+        return [s.move for s in self._node.calls.open if s.move is not None and s.move.waiting_for_path]
 
     # ------------------------------------------------------------------------------------------------- watching
 

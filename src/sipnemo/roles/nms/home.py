@@ -52,6 +52,12 @@ class Home:
             flow = self.flows[path] = Registration(self._node, self, path)
         flow.register(now)
 
+    def path_on(self, path: Path, now: float) -> None:
+        """A path is ON again: where its Contact was taken out of the SIP-HS, register it anew."""
+        flow = self.flows.get(path)
+        if flow is not None and flow.taken_out:
+            flow.register(now)
+
     def path_lost(self, path: Path, now: float) -> None:
         """Tell the SIP-HS over a surviving path that this one is gone, so that nobody is sent there (MH-8)."""
         flow = self.flows.get(path)
@@ -62,6 +68,7 @@ class Home:
         if survivors and flow.registered and survivors[0] in self.flows:
             self.flows[survivors[0]].remove(flow, now)
         flow.registered = False
+        flow.taken_out = True
 
     def path_removed(self, path: Path) -> None:
         """The path exists no more."""
@@ -124,6 +131,8 @@ class Registration:
         self._sent_auth: list[str] = []
         self._removes: list[str] = []
         self.registered = False
+        self.taken_out = False
+        "The path was lost, and nothing has been sent over it since."
         self.expires_at = 0.0
         self.refused = ""
         "Why the last attempt failed; empty after a success."
@@ -146,6 +155,7 @@ class Registration:
 
     def register(self, now: float) -> None:
         """Register or refresh."""
+        self.taken_out = False
         self._challenges = 0
         self._send([self.contact], now)
 

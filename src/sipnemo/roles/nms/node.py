@@ -206,6 +206,7 @@ class MobilityServer(Endpoint):
         if not self._announced:
             self._announced = True
             self.act(Notice("ready"))
+        self.home.path_on(path, now)
         self.handover.path_on(path, now)
         self._restart_attempts(now)
 

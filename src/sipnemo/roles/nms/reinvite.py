@@ -183,7 +183,9 @@ class Move:
         self._quiet()
         if status < 300:
             self._accepted(client, response, now)
+            self._node.calls.release_held(self.session, now)
             return
+        self._node.calls.release_held(self.session, now)
         why = f"{status} {response.reason}"
         match status:
             case 401 | 407 if self._challenged(response):
@@ -204,12 +206,14 @@ class Move:
         """Nothing came, or nothing could be sent."""
         if client is self._client and not self.over:
             self._client = None
+            self._node.calls.release_held(self.session, now)
             self._unanswered("no answer" if status == 408 else "unreachable", now)
 
     def _silent(self, now: float) -> None:
         if self._client is not None:
             self._client.abandon()
             self._client = None
+        self._node.calls.release_held(self.session, now)
         self._unanswered("no answer", now)
 
     def _unanswered(self, why: str, now: float) -> None:
@@ -314,6 +318,7 @@ class Move:
             self._client = None
         if self.session.move is self:
             self.session.move = None
+        self._node.calls.release_held(self.session, now)
         if outcome != "verified":
             self._node.log("info", "move ended", self.session.call_id, outcome=outcome, reason=reason)
         if outcome in ("verified", "unverified"):

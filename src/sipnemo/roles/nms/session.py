@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from sipnemo.nemo.session_list import SessionStatus as Status
 from sipnemo.roles.nms.media import SessionMedia
 from sipnemo.sip.flow import Flow
+from sipnemo.sip.message import Request
 from sipnemo.sip.server_location import Target
+from sipnemo.sip.transaction import ServerTransaction
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.forward import Forward
     from sipnemo.roles.nms.paths import Path
+    from sipnemo.roles.nms.reinvite import Move
 
 
 class Dialog:
@@ -72,6 +75,7 @@ class Session:
         "dialogs",
         "e",
         "expires",
+        "held",
         "i",
         "inside",
         "local_value",
@@ -118,8 +122,10 @@ class Session:
         self.media: SessionMedia | None = None
         self.pending: Forward | None = None
         "The INVITE at hand that was forwarded, if any: no second offer while it lasts (RFC 3261 §14)."
-        self.move: object = None
-        "The move at hand (handover.Move), if any."
+        self.move: Move | None = None
+        "The move at hand, if any."
+        self.held: list[tuple[ServerTransaction, Request]] = []
+        "Offers of the SIP-MN that came while a re-INVITE of ours was at hand."
         self.expires = ""
         "Session-Expires towards the SIP-CN as last agreed, with the refresher as we would say it (RFC 4028)."
         self.to_value = ""
@@ -134,6 +140,11 @@ class Session:
     def key(self) -> tuple[str, str]:
         """Its place in the Session List."""
         return (self.call_id, self.phone_tag)
+
+    @property
+    def reinviting(self) -> bool:
+        """A re-INVITE of our own waits for its answer: no second offer meanwhile."""
+        return self.move is not None and self.move.inviting
 
     @property
     def live(self) -> bool:
