@@ -26,6 +26,7 @@ class Domain:
         self._hosts: Final = {self._host, *(alias.lower().strip("[]") for alias in settings.aliases)}
         self._hosts.update(local.host for local in settings.listen if local.host not in WILDCARDS)
         self._wildcard: Final = any(local.host in WILDCARDS for local in settings.listen)
+        self._uris: Final[dict[str, str]] = {}
         self._links: dict[str, tuple[str, ...]] = {}
         self._vias: Final = {local: self._via(local) for local in settings.listen}
 
@@ -49,8 +50,11 @@ class Domain:
         return (host == self._host and not self._port) or (5061 if uri.scheme == "sips" else 5060) in self._ports
 
     def uri(self, user: str) -> str:
-        """The URI of a user under the home domain."""
-        return f"sip:{escape_user(user)}@{self.text}"
+        """The URI of somebody who is registered here, or may be."""
+        known = self._uris.get(user)
+        if known is None:
+            known = self._uris[user] = f"sip:{escape_user(user)}@{self.text}"
+        return known
 
     def via(self, flow: Flow, branch: str) -> str:
         """The Via header line of a request on this flow; rport asks for a symmetric response (RFC 3581)."""
