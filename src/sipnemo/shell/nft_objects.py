@@ -139,6 +139,11 @@ def verdict_element(key: bytes, chain: str) -> bytes:
     return nested(1, nested(1, attribute(1, key)), nested(2, nested(2, verdict)))
 
 
+def data_element(key: bytes, data: bytes) -> bytes:
+    """One element of any other map."""
+    return nested(1, nested(1, attribute(1, key)), nested(2, attribute(1, data)))
+
+
 def element_key(key: bytes) -> bytes:
     """Any element named by its key alone."""
     return nested(1, nested(1, attribute(1, key)))

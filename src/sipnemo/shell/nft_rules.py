@@ -1,14 +1,16 @@
 """The rules of the kernel plane: how one packet is rewritten and handed to a neighbour. Octets only; no socket.
 
-    map flow4 : daddr . dport  →  new daddr . (new sport, new dport) . group      one counter per element
-    map path4 : group          →  jump to the chain of the path the group leaves by
-    chain in_<device> (netdev ingress):  look up flow4 → write ports → write daddr → jump by path4
-    chain path_<n>:  per prefix, longest first: write saddr → send to the gateway, or to daddr where it is on-link
+    map flow4   : daddr . dport  →  new daddr . (new sport, new dport) . group      one counter per element
+    map source4 : group          →  new saddr
+    map path4   : group          →  jump to the chain of the path the group leaves by
+    chain in_<device> (netdev ingress):  look up flow4, source4 → write ports → write saddr, daddr → jump by path4
+    chain path_<n>:  per prefix, longest first: send to the gateway, or to daddr where it is on-link
 
 and the same with IPv6. nft's own syntax cannot say "look up once, use the parts", hence the expressions are put
 together here. A path is a chain and not one map element (address, interface, next hop), since its next hop may depend
-on the destination: on-link SIP-CNs and SIP-MNs behind a router need no special case. Moving a group is still the
-replacement of one element.
+on the destination: on-link SIP-CNs and SIP-MNs behind a router need no special case. The source address has a map of
+its own because both addresses are then written, and the checksums corrected, in one go. Moving a group is still one
+transaction that replaces its two elements, whatever the number of its flows.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Family:
         six = version == 6
         self.version = version
         self.flows = f"flow{version}"
+        self.sources = f"source{version}"
         self.paths = f"path{version}"
         self.protocol = b"\x86\xdd" if six else b"\x08\x00"
         self.number = 10 if six else 2  # NFPROTO_IPV6, NFPROTO_IPV4
@@ -75,16 +78,22 @@ def path_key(group: int) -> bytes:
     return _GROUP.pack(group)
 
 
+def source_data(family: Family, source: str) -> bytes:
+    """Data of a source element; without a source nothing leaves, so any address will do."""
+    return nft.packed(source) if source else bytes(family.length)
+
+
 def add_maps(transaction: Transaction, table: str, capacity: int) -> None:
-    """Make the four maps."""
+    """Make the six maps."""
     for number, family in enumerate(FAMILIES):
         key = (family.type << 6 | nft.TYPE_PORT, family.length + 4)
         data = (family.type << 12 | nft.TYPE_MARK << 6 | nft.TYPE_MARK, family.length + 8)
-        nft.add_map(transaction, table, family.flows, 2 * number + 1, key, data, capacity, counter=True)
+        group = (nft.TYPE_MARK, 4)
+        own = (family.type, family.length)
         verdict = (nft.NFT_DATA_VERDICT, 0)
-        nft.add_map(
-            transaction, table, family.paths, 2 * number + 2, (nft.TYPE_MARK, 4), verdict, GROUPS, counter=False
-        )
+        nft.add_map(transaction, table, family.flows, 3 * number + 1, key, data, capacity, counter=True)
+        nft.add_map(transaction, table, family.sources, 3 * number + 2, group, own, GROUPS, counter=False)
+        nft.add_map(transaction, table, family.paths, 3 * number + 3, group, verdict, GROUPS, counter=False)
 
 
 def add_ingress(transaction: Transaction, table: str, chain: str, device: str) -> None:
@@ -97,9 +106,11 @@ def add_ingress(transaction: Transaction, table: str, chain: str, device: str) -
 
 
 def _rewrite(family: Family, checksum_zero: int | None) -> Iterable[bytes]:
+    # Both addresses side by side, as in the header; with IPv6 they take the place of the key, which is used up by then.
     key = nft.FIRST_REGISTER
     port = key + family.words
-    daddr = port + 1
+    saddr = key if family is SIX else port + 1
+    daddr = saddr + family.words
     ports = daddr + family.words
     group = ports + 1
     yield nft.load_meta(nft.META_PROTOCOL, key)
@@ -112,28 +123,27 @@ def _rewrite(family: Family, checksum_zero: int | None) -> Iterable[bytes]:
     yield nft.load(key, nft.NETWORK_HEADER, family.destination_at, family.length)
     yield nft.load(port, nft.TRANSPORT_HEADER, 2, 2)
     yield nft.lookup(family.flows, key, daddr)
+    yield nft.lookup(family.sources, group, saddr)
     kind, at = (nft.CSUM_NONE, 0) if checksum_zero == nft.EQUAL else (nft.CSUM_INET, 6)
     yield nft.store(ports, nft.TRANSPORT_HEADER, 0, 4, kind, at, 0)
-    yield nft.store(daddr, nft.NETWORK_HEADER, family.destination_at, family.length, *family.checksum)
+    yield nft.store(saddr, nft.NETWORK_HEADER, family.source_at, 2 * family.length, *family.checksum)
     yield nft.lookup(family.paths, group, nft.VERDICT_REGISTER)
 
 
-def add_path_rules(transaction: Transaction, table: str, chain: str, source: str, hops: Iterable[Hop]) -> None:
-    """Fill the chain of a path; what no prefix covers is dropped, for its destination has been rewritten already."""
-    family = family_of(source)
+def add_path_rules(transaction: Transaction, table: str, chain: str, family: Family, hops: Iterable[Hop]) -> None:
+    """Fill the chain of a path; what no prefix covers is dropped, for it has been rewritten already."""
     address = nft.FIRST_REGISTER
-    saddr = address + family.words
-    device = saddr + family.words
+    device = address + family.words
     neighbour = device + 1
     for hop in hops:
         rule: list[bytes] = []
         if length := hop.prefix.prefixlen:
-            rule.append(nft.load(address, nft.NETWORK_HEADER, family.destination_at, family.length))
-            if length < 8 * family.length:
-                rule.append(nft.mask(address, address, hop.prefix.netmask.packed))
-            rule.append(nft.compare(address, nft.EQUAL, hop.prefix.network_address.packed))
-        rule.append(nft.immediate(saddr, nft.packed(source)))
-        rule.append(nft.store(saddr, nft.NETWORK_HEADER, family.source_at, family.length, *family.checksum))
+            octets = (length + 7) // 8
+            whole = (octets + 3) & ~3  # whole words are loaded faster, and comparing fewer octets needs no mask
+            rule.append(nft.load(address, nft.NETWORK_HEADER, family.destination_at, whole))
+            if length % 8:
+                rule.append(nft.mask(address, address, hop.prefix.netmask.packed[:whole]))
+            rule.append(nft.compare(address, nft.EQUAL, hop.prefix.network_address.packed[:octets]))
         rule.append(nft.immediate(device, struct.pack("=I", hop.ifindex)))
         if hop.gateway:
             rule.append(nft.immediate(neighbour, nft.packed(hop.gateway)))

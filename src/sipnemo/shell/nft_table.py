@@ -23,7 +23,7 @@ from sipnemo.shell.netlink import (
     attributes,
     text,
 )
-from sipnemo.shell.nft_rules import FAMILIES, family_of
+from sipnemo.shell.nft_rules import FAMILIES, FOUR, SIX, family_of
 from sipnemo.shell.routes import Hop, next_hop
 
 ALL_AT_ONCE = 256
@@ -37,7 +37,7 @@ Verdicts = Mapping[tuple[int, int], "WayOut | None"]
 
 
 class WayOut:
-    """A path in the kernel: the chain that writes its source address and knows its next hops."""
+    """A path in the kernel: its source address, and the chain that knows its next hops."""
 
     def __init__(self, chain: str, source: str, hops: tuple[Hop, ...]) -> None:
         self.chain = chain
@@ -150,7 +150,7 @@ class NftTable:
             way = self.ways[key]
             if hops or id(way) in in_use:
                 nft.flush_chain(transaction, self.name, way.chain)
-                rules.add_path_rules(transaction, self.name, way.chain, way.source, hops)
+                rules.add_path_rules(transaction, self.name, way.chain, family_of(way.source), hops)
             else:
                 nft.delete_chain(transaction, self.name, way.chain)
                 gone.append(key)
@@ -162,17 +162,25 @@ class NftTable:
 
     def _add_way(self, transaction: Transaction, way: WayOut) -> None:
         nft.add_chain(transaction, self.name, way.chain)
-        rules.add_path_rules(transaction, self.name, way.chain, way.source, way.hops)
+        rules.add_path_rules(transaction, self.name, way.chain, family_of(way.source), way.hops)
 
     def _change_verdict(self, transaction: Transaction, version: int, group: int, target: WayOut | None) -> None:
-        name = f"path{version}"
         if (version, group) in self.verdicts:
             if self.verdicts[version, group] is target:
                 return
-            key = nft.element_key(rules.path_key(group))
-            nft.change_elements(transaction, nft.DELSETELEM, self.name, name, [key])
-        element = nft.verdict_element(rules.path_key(group), target.chain if target else "")
-        nft.change_elements(transaction, nft.NEWSETELEM, self.name, name, [element])
+            key = [nft.element_key(rules.path_key(group))]
+            family = SIX if version == 6 else FOUR
+            nft.change_elements(transaction, nft.DELSETELEM, self.name, family.sources, key)
+            nft.change_elements(transaction, nft.DELSETELEM, self.name, family.paths, key)
+        self._add_verdict(transaction, version, group, target)
+
+    def _add_verdict(self, transaction: Transaction, version: int, group: int, target: WayOut | None) -> None:
+        family = SIX if version == 6 else FOUR
+        key = rules.path_key(group)
+        source = nft.data_element(key, rules.source_data(family, target.source if target else ""))
+        verdict = nft.verdict_element(key, target.chain if target else "")
+        nft.change_elements(transaction, nft.NEWSETELEM, self.name, family.sources, [source])
+        nft.change_elements(transaction, nft.NEWSETELEM, self.name, family.paths, [verdict])
 
     # ---------------------------------------------------------------------------------------------------------- flows
 
@@ -292,11 +300,10 @@ class NftTable:
             self._add_way(transaction, way)
         if not self.ways:  # find out now whether this kernel can forward from a chain
             nft.add_chain(transaction, self.name, "trial")
-            rules.add_path_rules(transaction, self.name, "trial", "192.0.2.1", [TRIAL])
+            rules.add_path_rules(transaction, self.name, "trial", FOUR, [TRIAL])
             nft.delete_chain(transaction, self.name, "trial")
         for (version, group), target in self.verdicts.items():
-            element = nft.verdict_element(rules.path_key(group), target.chain if target else "")
-            nft.change_elements(transaction, nft.NEWSETELEM, self.name, f"path{version}", [element])
+            self._add_verdict(transaction, version, group, target)
         for family in FAMILIES:
             own = (element for key, element in self.elements.items() if family_of(key.host) is family)
             elements = [nft.flow_element(*element) for element in own]
