@@ -6,6 +6,7 @@ import json
 import re
 import select
 import socket
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -118,10 +119,14 @@ class Baresip:
         self.stop()
 
     def stop(self) -> None:
-        """End the program without a word to anybody."""
+        """End the program; it signs off where it gets an answer at once."""
         self._control.close()
         self._process.terminate()
-        self._process.wait()
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:  # it waits for transactions that nobody will answer
+            self._process.kill()
+            self._process.wait()
 
     def dial(self, uri: str) -> None:
         """Call; see `wait_for` for what comes of it."""

@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from .baresip import AnswerMode, Baresip
-from .gateway import ALL, INSIDE, GatewayWorld
+from .gateway import ALL, INSIDE, UPLINKS, GatewayWorld
+from .hosts import wait_until
 from .programs import Kamailio, Mode, Transport
 from .tap import Tap
 
@@ -54,7 +55,11 @@ def phones(
             made[user] = Party(phone, tap)
         for party in made.values():
             party.phone.wait_until_registered()
-        yield made
+        try:
+            yield made
+        except AssertionError as error:
+            ladders = "\n".join(party.tap.ladder() for party in made.values())
+            raise AssertionError(f"{error}\n{ladders}") from error
 
 
 def connect(caller: Party, called: Party, number: int = 1) -> None:
@@ -69,6 +74,18 @@ def hear(*parties: Party) -> None:
     """RTP goes both ways at each phone, from now on."""
     for party in parties:
         party.tap.wait_for_rtp()
+
+
+def leaves_by(line: str, *outside: Party) -> None:
+    """The media of these far ends comes from this uplink of the gateway, and theirs goes there."""
+    address = UPLINKS[line]
+
+    def so() -> bool:
+        ends = [(p.tap.rtp("in")[-1].source[0], p.tap.rtp("out")[-1].destination[0]) for p in outside]
+        return all(pair == (address, address) for pair in ends)
+
+    wait_until(so, 10, f"media by {line}")
+    hear(*outside)
 
 
 def hang_up(closer: Party, other: Party, number: int = 1) -> None:

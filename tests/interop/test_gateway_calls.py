@@ -9,7 +9,7 @@ import pytest
 
 from sipnemo.lab.topology import How
 
-from .calls import HOSTS, SERVERS, connect, hang_up, hear, phones, start_servers
+from .calls import HOSTS, SERVERS, connect, hang_up, hear, leaves_by, phones, start_servers
 from .gateway import ALL, GatewayWorld
 from .programs import Mode, Transport
 
@@ -34,8 +34,10 @@ def test_calls_outlive_their_uplink(world: GatewayWorld, transport: Transport, m
         alice, bob, carol, dave = (people[user] for user in HOSTS)
         connect(alice, carol)
         connect(dave, bob)
+        leaves_by("uplink1", carol, dave)
 
         world.cut("uplink1", how)
+        leaves_by("uplink2", carol, dave)
         hear(alice, bob, carol, dave)
         assert world.paths_on() == {2}
 
@@ -45,3 +47,5 @@ def test_calls_outlive_their_uplink(world: GatewayWorld, transport: Transport, m
         connect(bob, dave, number=2)
         hang_up(alice, carol, number=2)
         hang_up(dave, bob, number=2)
+        if transport == "tls":
+            assert not [*alice.tap.sip, *bob.tap.sip], "nothing in the clear"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .calls import HOSTS, connect, hang_up, hear, phones, start_servers
+from .calls import HOSTS, connect, hang_up, hear, leaves_by, phones, start_servers
 from .gateway import GatewayWorld
 from .hosts import wait_until
 
@@ -33,7 +33,8 @@ def test_each_path_in_turn_may_fail(world: GatewayWorld) -> None:
         connect(dave, bob)
         for line, survivor in (("uplink1", 2), ("uplink2", 1), ("uplink1", 2)):
             world.cut(line, "silent")
-            hear(alice, bob, carol, dave)
+            leaves_by(f"uplink{survivor}", carol, dave)
+            hear(alice, bob)
             wait_until(lambda survivor=survivor: world.paths_on() == {survivor}, 10, "the other path to be OFF")  # type: ignore[misc]
             world.mend()
         hang_up(carol, alice)
@@ -58,37 +59,19 @@ def test_a_drained_path_loses_no_packet(world: GatewayWorld) -> None:
 
 
 @pytest.mark.req("MH-12")
-def test_a_ringing_call_outlives_its_uplink(world: GatewayWorld) -> None:
+@pytest.mark.parametrize(("caller", "called"), [("dave", "bob"), ("alice", "carol")], ids=["in", "out"])
+def test_a_ringing_call_outlives_its_uplink(world: GatewayWorld, caller: str, called: str) -> None:
     with world.calm(), phones(world, answer="manual") as people:
-        alice, bob, carol, dave = (people[user] for user in HOSTS)
-        alice.phone.dial(carol.phone.uri)
-        dave.phone.dial(bob.phone.uri)
-        carol.phone.wait_for("CALL_INCOMING")
-        bob.phone.wait_for("CALL_INCOMING")
-        alice.phone.wait_for("CALL_RINGING")
-        dave.phone.wait_for("CALL_RINGING")
+        calling, rung = people[caller], people[called]
+        calling.phone.dial(rung.phone.uri)
+        calling.phone.wait_for("CALL_RINGING")
         world.cut("uplink1", "carrier")
         wait_until(lambda: world.paths_on() == {2}, 10, "the path to be OFF")
-        for person in (carol, bob):
-            person.phone.answer()
-        for person in (alice, bob, carol, dave):
-            person.phone.wait_for("CALL_ESTABLISHED")
-        hear(alice, bob, carol, dave)
-        hang_up(alice, carol)
-        hang_up(dave, bob)
-
-
-@pytest.mark.req("MH-12")
-def test_a_call_on_hold_moves_and_is_resumed(world: GatewayWorld) -> None:
-    with world.calm(), phones(world) as people:
-        alice, carol = people["alice"], people["carol"]
-        connect(alice, carol)
-        alice.phone.hold()
-        world.cut("uplink1", "silent")
-        wait_until(lambda: world.paths_on() == {2}, 10, "the path to be OFF")
-        alice.phone.resume()
-        hear(alice, carol)
-        hang_up(carol, alice)
+        rung.phone.answer()
+        for person in (calling, rung):
+            person.phone.wait_for("CALL_ESTABLISHED", timeout=10)
+        hear(calling, rung)
+        hang_up(calling, rung)
 
 
 def test_encrypted_media_moves_untouched(world: GatewayWorld) -> None:
@@ -101,7 +84,8 @@ def test_encrypted_media_moves_untouched(world: GatewayWorld) -> None:
         hang_up(carol, alice)
         hang_up(bob, dave)
         for person in people.values():
-            assert "decrypt" not in person.phone.log.read_text(errors="replace"), "every packet was authentic"
+            said = person.phone.log.read_text(errors="replace")
+            assert "failed to decrypt RTP " not in said, "every packet was authentic"
 
 
 def test_calls_wait_for_a_path_to_come_back(world: GatewayWorld) -> None:
