@@ -164,7 +164,7 @@ async def gateway(mode: str, family: str, flows: int) -> None:
 
 
 async def control() -> dict[str, float]:
-    """Microseconds of CPU time per control operation with SESSIONS live sessions."""
+    """Microseconds per control operation, the slowest of the fastest tenth, with SESSIONS live sessions."""
     own = FAMILIES["IPv4"]
     plane = open_plane("kernel").plane
     plane.attach(["i0", "e1", "e2"])
@@ -178,10 +178,12 @@ async def control() -> dict[str, float]:
     figures = {}
 
     def measure(name: str, times: int, what: Any) -> None:
-        started = time.process_time()
+        lasted = []
         for number in range(times):
+            started = time.perf_counter()
             what(number)
-        figures[name] = (time.process_time() - started) / times * 1e6
+            lasted.append(time.perf_counter() - started)
+        figures[name] = sorted(lasted)[times // 10] * 1e6
 
     measure("add a session (6 flows)", SESSIONS, lambda number: plane.add(sessions[number]))
     measure("add it again unchanged", SESSIONS, lambda number: plane.add(sessions[number]))
@@ -330,7 +332,7 @@ def report(arguments: argparse.Namespace) -> None:
     with Sandbox() as sandbox:
         _gen, nms, _sink = lay_out(sandbox)
         result["control_us"] = answer(nms, "control")
-    print("\nkernel plane, CPU time per operation")
+    print("\nkernel plane, time per operation (fastest tenth)")
     for name, cost in result["control_us"].items():
         print(f"  {name:44}{cost:>12,.1f} µs")
     result["met"] = met

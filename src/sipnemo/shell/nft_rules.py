@@ -4,7 +4,8 @@
     map source4 : group          →  new saddr
     map path4   : group          →  jump to the chain of the path the group leaves by
     chain in_<device> (netdev ingress):  look up flow4, source4 → write ports → write saddr, daddr → jump by path4
-    chain path_<n>:  per prefix, longest first: send to the gateway, or to daddr where it is on-link
+    chain path_<n>:  saddr not the path's → write it; per prefix, longest first: send to the gateway, or to daddr where
+                     it is on-link
 
 and the same with IPv6. nft's own syntax cannot say "look up once, use the parts", hence the expressions are put
 together here. A path is a chain and not one map element (address, interface, next hop), since its next hop may depend
@@ -130,11 +131,23 @@ def _rewrite(family: Family, checksum_zero: int | None) -> Iterable[bytes]:
     yield nft.lookup(family.paths, group, nft.VERDICT_REGISTER)
 
 
-def add_path_rules(transaction: Transaction, table: str, chain: str, family: Family, hops: Iterable[Hop]) -> None:
+def add_path_rules(transaction: Transaction, table: str, chain: str, source: str, hops: Iterable[Hop]) -> None:
     """Fill the chain of a path; what no prefix covers is dropped, for it has been rewritten already."""
+    family = family_of(source)
     address = nft.FIRST_REGISTER
     device = address + family.words
     neighbour = device + 1
+    # A packet that looked its source up before the group moved and its path afterwards has the wrong source: the path
+    # decides. No packet leaves with an address that does not belong to its uplink.
+    nft.add_rule(
+        transaction,
+        table,
+        chain,
+        nft.load(address, nft.NETWORK_HEADER, family.source_at, family.length),
+        nft.compare(address, nft.NOT_EQUAL, nft.packed(source)),
+        nft.immediate(address, nft.packed(source)),
+        nft.store(address, nft.NETWORK_HEADER, family.source_at, family.length, *family.checksum),
+    )
     for hop in hops:
         rule: list[bytes] = []
         if length := hop.prefix.prefixlen:

@@ -150,7 +150,7 @@ class NftTable:
             way = self.ways[key]
             if hops or id(way) in in_use:
                 nft.flush_chain(transaction, self.name, way.chain)
-                rules.add_path_rules(transaction, self.name, way.chain, family_of(way.source), hops)
+                rules.add_path_rules(transaction, self.name, way.chain, way.source, hops)
             else:
                 nft.delete_chain(transaction, self.name, way.chain)
                 gone.append(key)
@@ -162,7 +162,7 @@ class NftTable:
 
     def _add_way(self, transaction: Transaction, way: WayOut) -> None:
         nft.add_chain(transaction, self.name, way.chain)
-        rules.add_path_rules(transaction, self.name, way.chain, family_of(way.source), way.hops)
+        rules.add_path_rules(transaction, self.name, way.chain, way.source, way.hops)
 
     def _change_verdict(self, transaction: Transaction, version: int, group: int, target: WayOut | None) -> None:
         if (version, group) in self.verdicts:
@@ -300,7 +300,7 @@ class NftTable:
             self._add_way(transaction, way)
         if not self.ways:  # find out now whether this kernel can forward from a chain
             nft.add_chain(transaction, self.name, "trial")
-            rules.add_path_rules(transaction, self.name, "trial", FOUR, [TRIAL])
+            rules.add_path_rules(transaction, self.name, "trial", "192.0.2.1", [TRIAL])
             nft.delete_chain(transaction, self.name, "trial")
         for (version, group), target in self.verdicts.items():
             self._add_verdict(transaction, version, group, target)

@@ -11,19 +11,13 @@ import asyncio
 import contextlib
 import select
 import socket
-import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow, MediaPath
 from sipnemo.media.flow_table import FlowTable
+from sipnemo.shell.media_port import MediaPort, is_own
 from sipnemo.shell.nft_objects import packed
-
-# Absent from the socket module of Python 3.11 (linux/in.h, linux/in6.h).
-IP_FREEBIND = 15
-IP_UNICAST_IF = 50
-IPV6_FREEBIND = 78
-IPV6_UNICAST_IF = 76
 
 PACKETS_A_TURN = 256
 "Packets sent on before the event loop has its turn."
@@ -70,47 +64,6 @@ def check(flow: MediaFlow) -> None:
         raise OSError(f"media flow {flow.key.host}:{flow.key.port} → {flow.peer}: not a port")
 
 
-class _Port:
-    """A socket at one own address and port, open while anything arrives at it or leaves from it."""
-
-    __slots__ = ("ifindex", "key", "sock", "users")
-
-    def __init__(self, key: FlowKey) -> None:
-        self.key = key
-        self.users = 0
-        self.ifindex = 0
-        six = ":" in key.host
-        self.sock = socket.socket(
-            socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        )
-        try:
-            # The address may come and go with its uplink, the socket stays.
-            if six:
-                self.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                self.sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
-            else:
-                self.sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-            self.sock.bind((key.host, key.port))
-        except OSError as error:
-            self.sock.close()
-            raise OSError(error.errno, f"media port {key.host}:{key.port}: {error.strerror}") from None
-
-    def leave_by(self, ifindex: int) -> None:
-        """Send by this interface (0: by the routing table).
-
-        Not SO_BINDTODEVICE: that would also refuse what arrives by another interface, and could not be changed later
-        without CAP_NET_RAW.
-        """
-        if ifindex == self.ifindex:
-            return
-        value = struct.pack("!I", ifindex)
-        if self.sock.family == socket.AF_INET6:
-            self.sock.setsockopt(socket.IPPROTO_IPV6, IPV6_UNICAST_IF, value)
-        else:
-            self.sock.setsockopt(socket.IPPROTO_IP, IP_UNICAST_IF, value)
-        self.ifindex = ifindex
-
-
 class _Group:
     """The paths of one group, one per family; `version` grows with every change."""
 
@@ -138,12 +91,12 @@ class _Relayed:
         "version",
     )
 
-    def __init__(self, flow: MediaFlow, arrival: _Port, group: _Group) -> None:
+    def __init__(self, flow: MediaFlow, arrival: MediaPort, group: _Group) -> None:
         self.flow = flow
         self.arrival = arrival
         self.group = group
         self.receive = arrival.sock.recv_into
-        self.departure: _Port | None = None
+        self.departure: MediaPort | None = None
         self.send: Callable[[memoryview, tuple[str, int]], int] | None = None
         self.version = 0
         self.admit = _admitted(flow)
@@ -170,7 +123,7 @@ class RelayPlane:
         self._asked: dict[FlowKey, MediaFlow] = {}
         self._relayed: dict[FlowKey, _Relayed] = {}
         self._by_descriptor: dict[int, _Relayed] = {}
-        self._ports: dict[FlowKey, _Port] = {}
+        self._ports: dict[FlowKey, MediaPort] = {}
         self._groups: dict[int, _Group] = {}
         self._unsent = 0
         self._last_error = ""
@@ -196,7 +149,7 @@ class RelayPlane:
     def add(self, flows: Sequence[MediaFlow]) -> None:
         """Forward these flows from now on, all or (OSError) none; a known key is replaced and keeps its counters."""
         changed = [flow for flow in flows if self._asked.get(flow.key) != flow]
-        opened: list[_Port] = []
+        opened: list[MediaPort] = []
         try:
             for flow in changed:
                 check(flow)
@@ -265,20 +218,20 @@ class RelayPlane:
 
     # ------------------------------------------------------------------------------------------------------- sockets
 
-    def _acquire(self, key: FlowKey) -> _Port:
+    def _acquire(self, key: FlowKey) -> MediaPort:
         port = self._ports.get(key)
         if port is None:
-            port = self._ports[key] = _Port(key)
+            port = self._ports[key] = MediaPort(key)
         port.users += 1
         return port
 
-    def _release(self, port: _Port) -> None:
+    def _release(self, port: MediaPort) -> None:
         port.users -= 1
         if not port.users:
             del self._ports[port.key]
             port.sock.close()
 
-    def _install(self, flow: MediaFlow, port: _Port) -> None:
+    def _install(self, flow: MediaFlow, port: MediaPort) -> None:
         old = self._relayed.get(flow.key)
         relayed = _Relayed(flow, port, self._groups.setdefault(flow.group, _Group()))
         if old is None:
@@ -320,16 +273,9 @@ class RelayPlane:
             self._unbind(relayed)
 
     def _is_own(self, host: str) -> bool:
-        """Whether this is an address of this host: only such a one can be bound."""
         known = self._own.get(host)
         if known is None:
-            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as trial:
-                try:
-                    trial.bind((host, 0))
-                    known = True
-                except OSError:
-                    known = False
-            self._own[host] = known
+            known = self._own[host] = is_own(host)
         return known
 
     # ------------------------------------------------------------------------------------------------------- packets
