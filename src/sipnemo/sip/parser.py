@@ -24,6 +24,8 @@ _VIA: Final = re.compile(
     rf"(?:;[ \t]*{_TOKEN}[ \t]*(?:=[ \t]*(?:{_TOKEN}|{_HOST}|\"[^\"]*\")[ \t]*)?)*(?:,.*)?",
     re.I | re.S,
 )
+_SENT_BY: Final = re.compile(rf"SIP/2\.0/{_TOKEN} {_HOST}(?::\d{{1,5}})?;")
+"The beginning of a Via that a response can be sent by, whatever stands behind it."
 _BRANCH: Final = re.compile(r";[ \t]*branch[ \t]*=[ \t]*([^;,\s]+)", re.I)
 _ADDRESS: Final = re.compile(
     r"""(?:"(?:[^"\\]|\\.)*"[ \t]*<[^<>\s]+>|[^"<>;,]*<[^<>\s]+>|[A-Za-z][A-Za-z0-9+.-]*:[^\s<>",;?]+)[ \t]*(?:;.*)?""",
@@ -119,6 +121,10 @@ def _request(start: str, names: list[str], lines: list[str], body: str) -> Reque
             raise ParseError(
                 "Bad escape in Request-URI", message=_answerable(Request(match[1], match[2], names, lines, body))
             )
+        if "?" in match[2].rpartition("@")[2] and match[2][:4].lower() in ("sip:", "sips"):
+            raise ParseError(  # §19.1.1: they may not stand here, and smuggled ones would be obeyed
+                "Headers in Request-URI", message=_answerable(Request(match[1], match[2], names, lines, body))
+            )
         return Request(match[1], match[2], names, lines, body)
     words = start.split()
     if len(words) < 2 or ":" in words[0]:
@@ -177,7 +183,7 @@ def _identify(message: Request | Response) -> None:
 def _unusual_via(message: Message) -> str:
     via = message.value("via")
     if _VIA.fullmatch(via) is None:
-        raise ParseError("Malformed Via header")
+        raise ParseError("Malformed Via header", message=_answerable(message) if _SENT_BY.match(via) else None)
     return _branch(via)
 
 

@@ -53,6 +53,8 @@ def _wanted(value: str) -> Wanted:
     if match is None:
         raise SipError(400, "Malformed Contact header")
     text = match[1].strip()
+    if "?" in text and "<" not in value:
+        raise SipError(400, "A Contact URI with ? belongs in angle brackets")  # RFC 3261 §20
     try:
         uri = parse(text)
     except UriError:

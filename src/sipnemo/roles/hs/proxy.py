@@ -154,7 +154,9 @@ class Proxy:
                     legs += self._reach(inner, binding.contact, onward, wall, seen)
             else:
                 flow = self._flow(binding)
-                legs.append([Hop(binding.contact, flow, contact if flow is None else None)])
+                # Headers of a Contact URI may not stand in a Request-URI (§19.1.1).
+                uri = str(contact._replace(header_text="")) if "?" in binding.contact else binding.contact
+                legs.append([Hop(uri, flow, contact if flow is None else None)])
         return legs
 
     def _gateway_hops(self, record: Record, uri: str, onward: Request, wall: float) -> list[Hop]:

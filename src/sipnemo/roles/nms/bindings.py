@@ -91,6 +91,8 @@ class Bindings:
         if node.is_us(str(next_uri)):
             raise SipError(404, "This gateway is no registrar; register with the phone's own server")
         contacts = request.values("contact")
+        if any("?" in contact and "<" not in contact for contact in contacts):
+            raise SipError(400, "A Contact URI with ? belongs in angle brackets")  # RFC 3261 §20
         twin = request.copy()
         if contacts and contacts != ["*"] and not any(self._foreign(contact) for contact in contacts):
             twin.remove("contact")
@@ -151,7 +153,7 @@ class Bindings:
                 raise SipError(503, "Too many phones")
             way = self._node.way_inside(contact_uri, flow)
             agent = request.value("user-agent")
-            self.by_token[token] = MobileNode(uri, contact_uri, token, way, now + seconds + 5.0, agent)
+            self.by_token[token] = MobileNode(uri, _without_headers(contact_uri), token, way, now + seconds + 5.0, agent)
 
     def _answer_early(self, server: ServerTransaction, contacts: list[str], now: float) -> None:
         lines = []
@@ -227,6 +229,14 @@ def record_of(value: str) -> str:
     uri = uri_of(value)
     try:
         return address_of_record(parse_uri(uri))
+    except UriError:
+        return uri
+
+
+def _without_headers(uri: str) -> str:
+    """A Contact URI as a Request-URI may have it (RFC 3261 §19.1.1)."""
+    try:
+        return str(parse_uri(uri)._replace(header_text="")) if "?" in uri else uri
     except UriError:
         return uri
 

@@ -107,6 +107,9 @@ class MobilityServer(Endpoint):
     def on_request(self, server: ServerTransaction, request: Request, now: float) -> None:
         """A new request, from inside or outside."""
         try:
+            demanded = request.values("proxy-require") if "proxy-require" in request.names else ()
+            if demanded:
+                raise SipError(420, headers=(f"Unsupported: {', '.join(demanded)}",))
             if server.flow.local in self.inside:
                 self._from_inside(server, request, now)
             else:

@@ -71,6 +71,7 @@ class Dialog:
         )
         dialog.routes = invite.values("record-route")
         dialog.remote_cseq = invite.cseq
+        dialog.target = uri_of(invite.value("from"))  # as RFC 2543 had it, for an INVITE without Contact
         dialog.refresh(invite)
         return dialog
 

@@ -22,11 +22,13 @@ from sipnemo.sip.flow import Flow, Local
 from sipnemo.sip.message import Message, Request, Response, parameter
 from sipnemo.sip.server_location import Target
 from sipnemo.sip.transaction import ServerTransaction
+from sipnemo.sip.transaction_layer import MAGIC
 from sipnemo.sip.uri import UriError
 from sipnemo.sip.uri import parse as parse_uri
 
 ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, REFER, NOTIFY, INFO, MESSAGE"
 SUPPORTED: Final = "100rel, replaces, timer"
+_SDP_RANGES: Final = frozenset(("application/sdp", "application/*", "*/*"))
 _EXTENSIONS: Final = frozenset(("100rel", "replaces", "timer"))
 
 Progress = Callable[[int, str, float], None]
@@ -252,8 +254,11 @@ class Phone(Endpoint):
         if (request.call_id, request.from_tag) in self._callers:
             raise SipError(482)  # the same INVITE came another way (RFC 3261 §8.2.2.2)
         replaced = self._replaced(request)
-        if not request.values("contact"):
-            raise SipError(400, "Missing Contact header")
+        if not request.values("contact") and request.branch.startswith(MAGIC):
+            raise SipError(400, "Missing Contact header")  # RFC 2543 allowed that: then From is the remote target
+        accepted = request.values("accept")
+        if accepted and not any(item.partition(";")[0].strip().lower() in _SDP_RANGES for item in accepted):
+            raise SipError(406, headers=("Accept: application/sdp",))
         local_tag = self.ids.tag()
         dialog = Dialog.of_callee(request, local_tag, 0)
         call = Call(self, user, request.call_id, local_tag, dialog.peer, ours=False)
