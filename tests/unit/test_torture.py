@@ -158,11 +158,10 @@ def test_every_message_of_the_rfc_is_in_the_table() -> None:
     assert sorted(path.stem for path in MESSAGES.glob("*.dat")) == sorted(verdict.name for verdict in TABLE)
 
 
-def rows() -> Any:
-    return pytest.mark.parametrize("verdict", TABLE, ids=lambda verdict: f"{verdict.section} {verdict.name}")
+rows = pytest.mark.parametrize("verdict", TABLE, ids=[f"{verdict.section} {verdict.name}" for verdict in TABLE])
 
 
-@rows()
+@rows
 def test_parser(verdict: Verdict) -> None:
     got: int | str = OK
     try:
@@ -172,7 +171,7 @@ def test_parser(verdict: Verdict) -> None:
     assert got == verdict.parser
 
 
-@rows()
+@rows
 def test_a_gateway_that_gets_it_from_a_phone(verdict: Verdict, inner: Scene) -> None:
     got = inner.throw(
         "nms", inner.fleet.nms.host.sockets["UDP", INSIDE, 5060], ("10.7.0.99", 5060), octets(verdict.name)
@@ -180,20 +179,20 @@ def test_a_gateway_that_gets_it_from_a_phone(verdict: Verdict, inner: Scene) -> 
     assert got == (verdict.parser if verdict.inside is None else verdict.inside)
 
 
-@rows()
+@rows
 def test_a_gateway_that_gets_it_from_a_stranger(verdict: Verdict, outer: Scene) -> None:
     local = outer.fleet.nms_node.paths.all[0].locals["UDP"]
     got = outer.throw("nms", local, SOURCE, octets(verdict.name))
     assert got == (verdict.parser if verdict.outside is None else verdict.outside)
 
 
-@rows()
+@rows
 def test_a_phone(verdict: Verdict, outer: Scene) -> None:
     got = outer.throw("out1", Local("UDP", "192.0.2.101", 5060), SOURCE, octets(verdict.name))
     assert got == (verdict.parser if verdict.phone is None else verdict.phone)
 
 
-@rows()
+@rows
 def test_a_home_server(verdict: Verdict) -> None:
     local = Local("UDP", "192.0.2.1", 5060)
     settings = HsSettings(
@@ -214,25 +213,21 @@ def test_a_home_server(verdict: Verdict) -> None:
 @pytest.mark.parametrize(
     ("name", "contacts"),
     [
-        pytest.param("cparam01", ["sip:+19725552222@gw1.example.net;unknownparam"], id="unknown parameter of Contact"),
-        pytest.param("cparam02", ["sip:+19725552222@gw1.example.net;unknownparam"], id="unknown parameter of the URI"),
-        pytest.param("regescrt", ["sip:user@example.com?Route=%3Csip:sip.example.com%3E"], id="escaped header kept"),
+        pytest.param("cparam01", ["sip:+19725552222@gw1.example.net"], id="unknown parameter of Contact"),
+        pytest.param("cparam02", ["sip:+19725552222@gw1.example.net"], id="unknown parameter of the URI"),
+        pytest.param("regescrt", ["sip:user@example.com"], id="escaped header kept"),
         pytest.param("regbadct", 400, id="a question mark needs angle brackets"),
     ],
 )
 def test_contacts_that_a_registrar_reads(name: str, contacts: list[str] | int) -> None:
     request = parse(octets(name))
     assert isinstance(request, Request)
+    got: list[str] | int
     try:
-        wanted = wanted_contacts(request)
+        got = [contact.text.partition(";")[0].partition("?")[0] for contact in wanted_contacts(request) or ()]
     except SipError as error:
-        assert error.status == contacts
-    else:
-        assert wanted is not None
-        assert isinstance(contacts, list)
-        assert [contact.text.partition(";")[0].partition("?")[0] for contact in wanted] == [
-            contact.partition(";")[0].partition("?")[0] for contact in contacts
-        ]
+        got = error.status
+    assert got == contacts
 
 
 def test_nothing_is_left_of_all_that(inner: Scene, outer: Scene) -> None:
