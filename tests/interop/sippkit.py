@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +16,8 @@ from typing import Literal, NamedTuple
 from .hosts import Host, wait_until
 
 SCENARIOS = Path(__file__).with_name("sipp")
-PAIRS = tuple(sorted(path.name.removesuffix(".uac.xml") for path in SCENARIOS.glob("*.uac.xml")))
+PAIRS = tuple(sorted(p.name.removesuffix(".uac.xml") for p in SCENARIOS.glob("*.uac.xml") if "moved" not in p.name))
+"Those that need nothing but a way from one side to the other."
 Wire = Literal["udp", "tcp"]
 BANNER = re.compile(r"^-{40,} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+\n", re.MULTILINE)
 TITLE = re.compile(r"\w+ message (sent|received) [\[(][^\n]*\n\s*", re.IGNORECASE)
@@ -126,9 +127,16 @@ def sipp(
     wire: Wire = "udp",
     keys: Mapping[str, str] = {},
     more: Sequence[str] = (),
+    says: Mapping[str, str] = {},
 ) -> subprocess.Popen[bytes]:
     """Start SIPp for one call; `remote` is where a caller sends its first request (address:port)."""
     words: list[str | Path] = [*more]
+    text = (SCENARIOS / f"{scenario}.xml").read_text()
+    for written, said in says.items():
+        assert written in text, f"{scenario}: {written}"
+        text = text.replace(written, said)
+    script = directory / f"{scenario}.xml"
+    script.write_text(text)
     for key, value in keys.items():
         words += ["-key", key, value]
     files = [directory / f"{scenario}.{kind}" for kind in ("messages", "errors", "output")]
@@ -136,9 +144,7 @@ def sipp(
     limits = ["-m", "1", "-nostdin", "-timeout", PATIENCE, "-timeout_error"]
     place = ["-i", agent.host.address, "-p", str(agent.port), "-t", f"{wire[0]}1"]
     target = [remote] if remote else []
-    return agent.host.start(
-        "sipp", "-sf", SCENARIOS / f"{scenario}.xml", *place, *limits, *trace, *words, *target, log=files[2]
-    )
+    return agent.host.start("sipp", "-sf", script, *place, *limits, *trace, *words, *target, log=files[2])
 
 
 def register(agent: Agent, password: str, remote: str, directory: Path, wire: Wire = "udp") -> None:
@@ -161,16 +167,26 @@ def run_pair(
     wire: Wire = "udp",
     keys: Mapping[str, str] = {},
     called_wire: Wire | None = None,
+    called_says: Mapping[str, str] = {},
+    meanwhile: Callable[[], None] | None = None,
 ) -> Outcome:
-    """Run the scenario: the caller sends to `remote`, the Request-URI is `target` (default: the called side's URI)."""
+    """Run the scenario: the caller sends to `remote`, the Request-URI is `target` (default: the called side's URI).
+
+    `called_says`: texts of the called side's scenario and what stands in their place (SIPp wants a status written out).
+    `meanwhile` is called once the call is up.
+    """
     listen = called_wire or wire
     directory.mkdir(parents=True, exist_ok=True)
-    answering = sipp(called, f"{name}.uas", directory, wire=listen)
+    answering = sipp(called, f"{name}.uas", directory, wire=listen, says=called_says)
     wait_until(
         lambda: called.host.listens(called.host.address, called.port, listen), 5, f"SIPp to listen at {called.contact}"
     )
     everything = {"ruri": target or called.uri, "me": caller.uri, "them": called.uri, **keys}
     calling = sipp(caller, f"{name}.uac", directory, remote, wire, everything)
+    if meanwhile:
+        trace = directory / f"{name}.uas.messages"
+        wait_until(lambda: any(m.method == "ACK" for m in read_trace(trace)), 10, f"the call of {name} to be up")
+        meanwhile()
     status = {"caller": calling.wait()}
     if status["caller"]:
         answering.terminate()  # what the called side still waits for will not come

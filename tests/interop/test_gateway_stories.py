@@ -14,10 +14,11 @@ from .hosts import wait_until
 
 pytestmark = pytest.mark.programs("baresip", "kamailio", "kamailio-tls", "openssl")
 
-PLANES = ("kernel", "userspace")
+one_plane = pytest.mark.parametrize("world", ["auto"], indirect=True)
+both_planes = pytest.mark.parametrize("world", ["auto", "userspace"], indirect=True)
 
 
-@pytest.fixture(scope="module", params=PLANES)
+@pytest.fixture(scope="module")
 def world(directory: Path, request: pytest.FixtureRequest) -> Iterator[GatewayWorld]:
     """One world per media plane."""
     with GatewayWorld(directory / request.param, {"[media]": {"plane": request.param}}) as world:
@@ -26,6 +27,7 @@ def world(directory: Path, request: pytest.FixtureRequest) -> Iterator[GatewayWo
 
 
 @pytest.mark.req("MH-12", "RO-10")
+@both_planes
 def test_each_path_in_turn_may_fail(world: GatewayWorld) -> None:
     with world.calm(), phones(world) as people:
         alice, bob, carol, dave = (people[user] for user in HOSTS)
@@ -42,6 +44,7 @@ def test_each_path_in_turn_may_fail(world: GatewayWorld) -> None:
 
 
 @pytest.mark.req("MH-12")
+@both_planes
 def test_a_drained_path_loses_no_packet(world: GatewayWorld) -> None:
     with world.calm(), phones(world) as people:
         alice, bob, carol, dave = (people[user] for user in HOSTS)
@@ -59,7 +62,21 @@ def test_a_drained_path_loses_no_packet(world: GatewayWorld) -> None:
 
 
 @pytest.mark.req("MH-12")
-@pytest.mark.parametrize(("caller", "called"), [("dave", "bob"), ("alice", "carol")], ids=["in", "out"])
+@pytest.mark.parametrize(
+    ("caller", "called"),
+    [
+        pytest.param("dave", "bob", id="in"),
+        pytest.param(
+            "alice",
+            "carol",
+            id="out",
+            marks=pytest.mark.xfail(
+                strict=True, reason="the far end's answer goes to the path that is gone (RFC 3261 section 18.2.2)"
+            ),
+        ),
+    ],
+)
+@one_plane
 def test_a_ringing_call_outlives_its_uplink(world: GatewayWorld, caller: str, called: str) -> None:
     with world.calm(), phones(world, answer="manual") as people:
         calling, rung = people[caller], people[called]
@@ -74,6 +91,7 @@ def test_a_ringing_call_outlives_its_uplink(world: GatewayWorld, caller: str, ca
         hang_up(calling, rung)
 
 
+@one_plane
 def test_encrypted_media_moves_untouched(world: GatewayWorld) -> None:
     with world.calm(), phones(world, "tls", options=";mediaenc=srtp-mand") as people:
         alice, bob, carol, dave = (people[user] for user in HOSTS)
@@ -88,6 +106,7 @@ def test_encrypted_media_moves_untouched(world: GatewayWorld) -> None:
             assert "failed to decrypt RTP " not in said, "every packet was authentic"
 
 
+@one_plane
 def test_calls_wait_for_a_path_to_come_back(world: GatewayWorld) -> None:
     with world.calm(), phones(world) as people:
         alice, bob, carol, dave = (people[user] for user in HOSTS)

@@ -109,6 +109,25 @@ def test_a_call_over_tcp(world: GatewayWorld, registered: dict[Wire, Agent]) -> 
     assert "SIP/2.0/UDP" in copies(outcome.called, "INVITE", "INVITE")[0].header("Via")
 
 
+@pytest.mark.req("MH-12", "RO-8", "RO-10")
+@pytest.mark.parametrize("refusal", ["491 Request Pending", "500 Server Error", "503 Service Unavailable"])
+def test_a_refused_move_is_tried_again_and_the_dialog_goes_on_both_ways(
+    world: GatewayWorld, registered: dict[Wire, Agent], refusal: str
+) -> None:
+    with world.calm():
+        outcome = run(
+            world,
+            registered["udp"],
+            "out",
+            "moved_out",
+            refusal[:3],
+            called_says={"491 Request Pending": refusal},
+            meanwhile=lambda: world.cut("uplink1", "silent"),
+        )
+        invites = [m.header("Contact") for m in copies(outcome.called, "INVITE", "INVITE")]
+        assert all(UPLINKS["uplink2"] in contact for contact in invites[1:]), invites
+
+
 def test_nothing_is_left_of_any_of_these_calls(world: GatewayWorld) -> None:
     with world.calm():
         pass
