@@ -101,7 +101,6 @@ probe_lost = 5
 hold_down = 30
 [move]
 verify_after = 1
-settle_after = 0
 pace = 50
 tries = 3
 [[trunk]]
@@ -132,7 +131,7 @@ suspend_for = 5
     assert dataclasses.astuple(settings.media) == ("userspace", (20000, 20999), 1.0, False)
     assert settings.policy.name == "least-load"
     assert dataclasses.astuple(settings.probe) == (0.2, 10.0, 5, 30.0)
-    assert dataclasses.astuple(settings.move) == (1.0, 0.0, 50.0, 3)
+    assert dataclasses.astuple(settings.move) == (1.0, 50.0, 3)
     assert dataclasses.astuple(settings.session) == (20, 5.0)
     assert dataclasses.astuple(settings.limits) == (4000, 64, 2000)
     assert settings.trunk == (TrunkCredentials("provider.example", "4711", "secret"),)

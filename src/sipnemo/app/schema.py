@@ -247,7 +247,6 @@ NMS: Final = Schema(
             "How live calls change to another path (MH-12, RO-10).",
             (
                 Key("verify_after", seconds(0.1, 60), "Media must be seen on the new path within this span.", 2.0),
-                Key("settle_after", seconds(0, 60), "The old path goes on receiving after a planned move.", 2.0),
                 Key("pace", number(1, 100_000, "re-INVITEs per second"), "Most re-INVITEs sent over one path.", 5000.0),
                 Key("tries", integer(1, 100), "Re-INVITEs of one call over one path before the next is tried.", 6),
             ),
@@ -273,7 +272,7 @@ NMS: Final = Schema(
             (
                 *_MESSAGE_LIMITS,
                 Key("calls", integer(1, 1_000_000), "Calls at a time; one more gets 503.", 10_000),
-                Key("suspend_for", seconds(0, 3600), "Live calls are kept this long while no path is ON.", 60.0),
+                Key("suspend_for", seconds(0, 3600), "Live calls are kept this long while no path is ON.", 30.0),
             ),
         ),
     ),

@@ -75,6 +75,12 @@ class Bindings:
         """The token that names the sender of a request inside, registered or not."""
         return self.token(uri_of(request.value("contact")), flow)
 
+    def connection_closed(self, flow: Flow) -> None:
+        """A SIP-MN's connection is gone: until it opens another, it is called at its Contact's address."""
+        for mn in self.by_token.values():
+            if mn.flow == flow:
+                mn.flow = self._node.at_contact(mn.contact, flow)
+
     def expire(self, now: float) -> None:
         """Drop what has run out."""
         for token in [token for token, mn in self.by_token.items() if mn.expires_at <= now]:

@@ -48,6 +48,8 @@ class Calls:
         "By Call-ID and the SIP-MN's tag."
         self.open: dict[Session, None] = {}
         "All sessions, those without a tag of the SIP-MN yet included."
+        self.invitations: dict[tuple[str, str, int, str], Session] = {}
+        "Calls to SIP-MNs by Call-ID, caller's tag, CSeq and token: what makes two INVITEs the same one (§8.2.2.2)."
 
     # ------------------------------------------------------------------------------------- the INVITE that begins
 
@@ -107,7 +109,12 @@ class Calls:
         node = self.node
         left = forwards(request)
         node.admit_session()
+        invitation = (request.call_id, request.from_tag, request.cseq, mn.token)
+        if invitation in self.invitations:
+            raise SipError(482, "Merged request")  # the SIP-HS tried a second path: do not ring twice (§8.2.2.2)
         session = Session(request.call_id, False, mn.flow, path, mn.token, now)
+        session.invitation = invitation
+        self.invitations[invitation] = session
         session.mn_target = mn.contact
         session.mn_user = mn.uri
         session.remote_value = request.value("from")
@@ -139,7 +146,7 @@ class Calls:
         if session is None or dialog is None:
             raise SipError(481)
         left = forwards(request)
-        came, goes = (session.i, session.e) if outward else (session.e, session.i)
+        came = session.i if outward else session.e
         if request.cseq <= came.received:
             raise SipError(500, "CSeq out of order")  # RFC 3261 §12.2.2
         method = request.method
@@ -155,11 +162,27 @@ class Calls:
             if method == "INVITE":
                 node.respond(server, 100, now)
             return
+        self._pass_within(server, request, session, dialog, outward, left, now)
+
+    def _pass_within(
+        self,
+        server: ServerTransaction,
+        request: Request,
+        session: Session,
+        dialog: Dialog,
+        outward: bool,
+        left: int,
+        now: float,
+    ) -> None:
+        node, method = self.node, request.method
+        goes = session.e if outward else session.i
         forward = Forward(self, server, session, dialog, outward, session.path)
         if outward:
             body, forward.offered = self._body_out(session, request, False, now)
         else:
             body, forward.offered = self._body_in(session, request, False, server.flow, now)
+        if outward and server.flow.reliable:
+            session.inside = server.flow  # the SIP-MN may have opened a new connection
         if method in TARGET_REFRESH:
             contact = uri_of(request.value("contact"))
             if contact and outward:
@@ -178,9 +201,12 @@ class Calls:
         """Our re-INVITE has ended: the SIP-MN's own that waited for it goes on."""
         held, session.held = session.held, []
         for server, request in held:
-            if not server.finished:
-                session.i.received = request.cseq - 1
-                self.node.on_request(server, request, now)
+            dialog = session.dialogs.get(request.to_tag)
+            if not server.finished and dialog is not None:
+                try:
+                    self._pass_within(server, request, session, dialog, True, forwards(request), now)
+                except SipError as error:
+                    self.node.respond(server, error.status, now, reason=error.reason, headers=error.headers)
 
     def _send_within(self, forward: Forward, cseq: int, left: int, body: str, now: float) -> None:
         node, session, dialog, request = self.node, forward.session, forward.dialog, forward.request
@@ -295,6 +321,8 @@ class Calls:
             self._progress(forward, response, now)
         elif 200 <= status < 300 and forward.request.method in TARGET_REFRESH:
             self._refreshed(forward, response)
+        if 200 <= status < 300 and forward.request.method in ("INVITE", "UPDATE"):
+            forward.session.expires = agreed_expires(response, forward.outward)
         self._pass_on(forward, response, body, now)
         if status >= 200:
             self._finished(forward, response, status, now)
@@ -457,8 +485,11 @@ class Calls:
         ]
         return "\r\n".join(lines).encode("latin-1")
 
-    def hang_up_inside(self, session: Session, now: float) -> None:
-        """The SIP-CN knows of no call any more: tell the SIP-MN, and end it."""
+    def hang_up_inside(self, session: Session, why: str, now: float) -> None:
+        """The SIP-CN knows of no call any more, or cannot be reached: tell the SIP-MN, and end it."""
+        if not session.live:
+            self.end(session, now)  # its INVITE ends by its own timers
+            return
         session.i.sent += 1
         branch = self.node.ids.branch()
         lines = [
@@ -469,7 +500,7 @@ class Calls:
             f"To: {session.local_value}",
             f"Call-ID: {session.call_id}",
             f"CSeq: {session.i.sent} BYE",
-            'Reason: SIP;cause=481;text="The far end has ended the call"',
+            f'Reason: SIP;cause=480;text="{why}"',
             "Content-Length: 0\r\n\r\n",
         ]
         data = "\r\n".join(lines).encode("latin-1")
@@ -484,6 +515,12 @@ class Calls:
         tag = parameter(f"<>;{value.partition(';')[2]}", "to-tag") or ""
         session = self.sessions.get((value.partition(";")[0].strip(), tag))
         return session is not None and session.live
+
+    def connection_closed(self, flow: Flow) -> None:
+        """A SIP-MN's connection is gone: its calls reach it at its Contact's address, by a new one."""
+        for session in self.open:
+            if session.inside == flow:
+                session.inside = self.node.at_contact(session.mn_target, flow)
 
     def learned(self, input: Learned) -> None:
         """Symmetric RTP has been learnt: keep it when flows are written anew."""
@@ -500,6 +537,7 @@ class Calls:
         if session.phone_tag:
             self.sessions[session.key] = session
         session.path.sessions[session] = None
+        self.node.prober_hurry(session.path)
 
     def end(self, session: Session, now: float) -> None:
         """The session is over: its entry, ports and flows go (RO-6: TERMINATED entries are deleted)."""
@@ -514,6 +552,8 @@ class Calls:
                 node.respond(server, 487, now)
         session.held = []
         self.open.pop(session, None)
+        if session.invitation is not None:
+            self.invitations.pop(session.invitation, None)
         session.path.sessions.pop(session, None)
         if self.sessions.get(session.key) is session:
             del self.sessions[session.key]
@@ -651,6 +691,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Located = Callable[[list[Target], float], None]
+
+
+def agreed_expires(response: Response, outward: bool) -> str:
+    """Session-Expires as our own re-INVITE would say it, after this 2xx (RFC 4028 §7.4); "" when there is none.
+
+    `refresher` counts from who sends the request; towards the SIP-CN we stand for the SIP-MN.
+    """
+    value = response.value("session-expires")
+    seconds, _, rest = value.partition(";")
+    if not seconds.strip().isdecimal():
+        return ""
+    mn_refreshes = ("refresher=uac" in rest.replace(" ", "").lower()) == outward
+    return f"{seconds.strip()};refresher={'uac' if mn_refreshes else 'uas'}"
 
 
 def sip_uri(text: str) -> Uri:

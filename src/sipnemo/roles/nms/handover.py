@@ -102,6 +102,7 @@ class Handover:
         self._pacer: Timer | None = None
         self._watching: dict[Session, Move] = {}
         self._watcher: Timer | None = None
+        self._giving_up: Timer | None = None
         self._redirected: dict[int, int] = {}
         "Group of a path that is OFF → group of the path its packets leave by meanwhile."
 
@@ -115,19 +116,30 @@ class Handover:
         wave.calls = len(sessions)
         if not planned:
             self._redirect(path, now)
-        self._node.home.path_lost(path, now) if not path.present or not planned else None
+            self._node.home.path_lost(path, now)  # before the re-INVITEs leave (MH-8)
         for session in sorted(sessions, key=lambda session: not session.live):
             if session.move is not None:
                 session.move.overtaken(now)
             self._plan(session, wave)
         self._paced(now)
         self._settle(wave, now)
+        if not self._node.paths.on() and self._giving_up is None:
+            self._giving_up = self._node.timers.set(now + self._node.settings.session.suspend_for, self._give_up)
+
+    def _give_up(self, now: float) -> None:
+        """No path for too long: the calls that waited for one end (R18)."""
+        self._giving_up = None
+        for session in [session for session in self._node.calls.open if not session.path.on]:
+            self._node.calls.hang_up_inside(session, "no uplink", now)
 
     def path_on(self, path: Path, now: float) -> None:
         """A path can be used: calls that had none move to it."""
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
         if self._redirected.pop(path.group, None) is not None:
             self._node.act(SetPath(self._node.paths.media_path(path)))
-        stranded = [s for s in self._node.calls.open if not s.path.on and s.live and not s.move is not None]
+        stranded = [s for s in self._node.calls.open if not s.path.on and s.live and s.move is None]
         for off in dict.fromkeys(session.path for session in stranded):
             wave = self._wave(off, off.reason or "address", False, now)
             self._redirect(off, now)

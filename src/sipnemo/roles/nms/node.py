@@ -45,7 +45,7 @@ from sipnemo.sip.ids import Ids
 from sipnemo.sip.message import Request, Response, uri_of
 from sipnemo.sip.server_location import Target
 from sipnemo.sip.transaction import ServerTransaction
-from sipnemo.sip.uri import UriError, host_port
+from sipnemo.sip.uri import UriError, host_port, is_address
 from sipnemo.sip.uri import parse as parse_uri
 
 SWEEP_EVERY = 1.0
@@ -93,7 +93,9 @@ class MobilityServer(Endpoint):
                 if path is not None and path in self.probers and self.home.probe_target(path) == input.flow.remote:
                     self.probers[path].failed(now)
             case Closed():
-                pass  # what is sent next opens a connection; bindings fall back to their Contact
+                if input.flow.local in self.inside:
+                    self.bindings.connection_closed(input.flow)
+                    self.calls.connection_closed(input.flow)
             case Learned():
                 self.calls.learned(input)
             case Command():
@@ -335,6 +337,14 @@ class MobilityServer(Endpoint):
         host, port = host_port(uri)
         return Flow(flow.local, (host, port)) if host == flow.remote[0] else flow
 
+    def at_contact(self, contact: str, flow: Flow) -> Flow:
+        """A new flow to a SIP-MN at the address its Contact names; the old one where it names none."""
+        try:
+            host, port = host_port(parse_uri(contact))
+        except UriError:
+            return flow
+        return Flow(flow.local, (host, port)) if is_address(host) else flow
+
     # ------------------------------------------------------------------------------------------------ housekeeping
 
     def _inside_link(self, link: Link, now: float) -> None:
@@ -354,7 +364,7 @@ class MobilityServer(Endpoint):
         self.act(SetPath(MediaPath(INSIDE, address, link.name)))
         for transport in iface.transports:
             port = iface.tls_port if transport == "TLS" else iface.port
-            local = Local(transport, address, port)
+            local = Local(transport, address, port, link.name)
             suffix = "" if transport == "UDP" else f";transport={transport.lower()}"
             self.inside[local] = f"Record-Route: <sip:{host_text(address)}:{port}{suffix};lr>"
             self.act(Listen(local))

@@ -196,7 +196,7 @@ class Move:
                 self._retry(2.1 + 1.9 * chance if self.session.outgoing else 2.0 * chance, now)
             case 481:
                 self.end("failed", why, now)
-                self._node.calls.hang_up_inside(self.session, now)
+                self._node.calls.hang_up_inside(self.session, "the far end has ended the call", now)
             case 408 | 500 | 502 | 503 | 504:
                 self._retry(_retry_after(response) or 0.5 * 2.0 ** min(self._tries, 5), now, why)
             case _:

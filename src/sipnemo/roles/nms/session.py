@@ -78,6 +78,7 @@ class Session:
         "held",
         "i",
         "inside",
+        "invitation",
         "local_value",
         "media",
         "mn_target",
@@ -133,6 +134,7 @@ class Session:
         self.moves = 0
         self.ack_awaited_until = 0.0
         "A 2xx to an INVITE of the SIP-CN has gone out: no INVITE of ours until its ACK, or this instant (§14.1)."
+        self.invitation: tuple[str, str, int, str] | None = None
         self.created_at = now
         self.answered_at: float | None = None
 

@@ -115,9 +115,6 @@ class MoveSettings:
     verify_after: float = 2.0
     "Seconds after the answer within which media must be seen on the new path, else the next one is tried."
 
-    settle_after: float = 2.0
-    "Seconds that the old path goes on receiving after a planned move."
-
     pace: float = 5000.0
     "Most re-INVITEs per second; a path of known capacity gets fewer."
 
@@ -132,7 +129,7 @@ class SessionSettings:
     calls: int = 10_000
     "Calls at a time; beyond: 503."
 
-    suspend_for: float = 60.0
+    suspend_for: float = 30.0
     "Seconds that live calls are kept while no path is ON (R18)."
 
 
