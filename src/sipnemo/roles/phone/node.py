@@ -39,7 +39,9 @@ class User:
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        self.auth = ClientAuth(Credentials(account.name, account.password)) if account.password else None
+        credentials = Credentials(account.name, account.password)
+        self.auth = ClientAuth(credentials) if account.password else None
+        self.register_auth = ClientAuth(credentials) if account.password else None
         self.registration: Registration | None = None
         self.calls_to_make: list[str] = []
 

@@ -50,6 +50,8 @@ class Outgoing:
         self._on_final = on_final
         self._on_provisional = on_provisional
         self._contact_params = contact_params
+        # Credentials go only to who has asked for them: a registrar need not see what a call's proxy wanted.
+        self._auth = user.register_auth if request.method == "REGISTER" else user.auth
         self._challenges = 0
         self._attempts: Attempts | None = None
         self.abandoned = False
@@ -105,7 +107,7 @@ class Outgoing:
         request = self.request
         if request.method in HAS_CONTACT:
             request.set("contact", self._phone.contact(self._user, flow.local) + self._contact_params)
-        authorize(request, self._user.auth, self._phone.ids.tag)
+        authorize(request, self._auth, self._phone.ids.tag)
         copy = request.copy()
         line = via_line(flow, branch)
         copy.names.insert(0, "via")
@@ -122,7 +124,7 @@ class Outgoing:
             if self._on_provisional is not None:
                 self._on_provisional(response, now)
             return
-        auth = self._user.auth
+        auth = self._auth
         if response.status in (401, 407) and auth is not None and self._challenges < MOST_CHALLENGES:
             self._challenges += 1
             kind = "www-authenticate" if response.status == 401 else "proxy-authenticate"
