@@ -158,6 +158,7 @@ async def gateway(mode: str, family: str, flows: int) -> None:
     packets, process = packets_out(), time.process_time()
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    await asyncio.sleep(0.5)  # what still waits in sockets is forwarded too
     print(json.dumps([packets_out() - packets, time.process_time() - process]), flush=True)
     if plane is not None:
         plane.close()
