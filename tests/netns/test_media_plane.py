@@ -221,7 +221,7 @@ def test_switching_the_path_loses_no_packet(
     assert sources == {(addresses.e1, RTP), (addresses.e2, RTP)}
 
 
-@pytest.mark.req("MH-7")
+@pytest.mark.req("MH-4")
 def test_counters_count_what_came_in_and_survive_a_replacement(
     hosts: World, plane: PlaneIn, udp: Callable[..., socket.socket]
 ) -> None:
