@@ -160,11 +160,13 @@ class SessionMedia:
     ) -> None:
         up = FlowKey(self.inside, port)
         admit: tuple[str, ...] = ()
-        if not cn.held:
+        # A description that names our I-face, or a SIP-MN's that names any address of ours, would make packets circle
+        # within this machine; an E-face's may stand in a SIP-CN's: that is another SIP-MN of ours.
+        if not cn.held and to_cn[0] != self.inside:
             if self.cn_host and to_cn[0] != self.cn_host and _private(to_cn[0]):
                 admit = (to_cn[0], self.cn_host)
             flows[up] = MediaFlow(up, self.learnt.get(up, to_cn), port, group)
-        if not mn.held:
+        if not mn.held and to_mn[0] != self.inside and to_mn[0] not in hosts:
             for host in hosts:
                 down = FlowKey(host, port)
                 flows[down] = MediaFlow(down, to_mn, port, INSIDE, admit, up if admit else None)
