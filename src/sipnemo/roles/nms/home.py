@@ -235,6 +235,11 @@ class Registration:
         elif status in (401, 407) and self._answerable(status, response):
             self._challenges += 1
             self._send(self._contacts, now)
+        elif status == 400 and not self._removes and self._others():
+            # An earlier configuration gave our Priority to another flow (MH-7): take the others out; each comes back
+            # with its own registration.
+            self._removes = [f"{other._bare()};expires=0" for other in self._others()]
+            self._send([self.contact, *self._removes], now)
         elif status == 423 and response.value("min-expires").isdecimal():
             self._expires = max(self._expires, int(response.value("min-expires")[:9]))
             self.register(now)
@@ -255,10 +260,16 @@ class Registration:
         hope = self._home.auth.challenged(status, response.values_raw(name), self._sent_auth)
         return hope and self._challenges < ATTEMPTS_WITH_CREDENTIALS
 
+    def _others(self) -> list[Registration]:
+        return [flow for flow in self._home.flows.values() if flow is not self]
+
     def _accepted(self, response: Response, now: float) -> None:
         if self._expires == 0:
             self.registered = False
             return
+        for other in self._others():
+            if other.registered and f"{other._bare()};expires=0" in self._removes:
+                self._node.timers.set(now, other.register)
         for info in response.values_raw("authentication-info"):
             self._home.auth.authenticated(info, self._sent_auth)
         granted = self._expires
