@@ -114,7 +114,6 @@ class Paths:
     def __init__(self, node: MobilityServer) -> None:
         self._node = node
         self.all: list[Path] = []
-        self._groups = 0
 
     def on(self) -> list[Path]:
         """Paths that are ON."""
@@ -158,8 +157,7 @@ class Paths:
     def _add(self, eface: EfaceSettings, address: str, link: Link, now: float) -> Path:
         taken = {path.rank for path in self.all if path.eface is eface}
         rank = next(rank for rank in range(SECOND_CONTACT) if rank not in taken)
-        self._groups += 1
-        path = Path(eface, address, link.name, rank, self._groups)
+        path = Path(eface, address, link.name, rank, self._free_group())
         path.present = link.up
         path.changed_at = now
         self.all.append(path)
@@ -170,6 +168,11 @@ class Paths:
         self._node.act(SetPath(self.media_path(path)))
         self._node.path_added(path, now)
         return path
+
+    def _free_group(self) -> int:
+        """A media group that neither a path nor a call still on a vanished path uses."""
+        used = {path.group for path in self.all} | {session.path.group for session in self._node.calls.open}
+        return next(group for group in range(1, len(used) + 2) if group not in used)
 
     def _back(self, path: Path, now: float) -> None:
         path.present = True
