@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
@@ -70,7 +72,8 @@ class Calls:
         session.to_value = request.value("to")
         session.i.received = request.cseq
         forward = Forward(self, server, session, None, True, path)
-        body, forward.offered = self._body_out(session, request, False, now)
+        with self._nothing_kept(session, now):
+            body, forward.offered = self._body_out(session, request, False, now)
         node.respond(server, 100, now)
         old = self.sessions.get(session.key)
         if old is not None:
@@ -126,7 +129,8 @@ class Calls:
         session.dialogs[dialog.remote_tag] = dialog
         self._locate_dialog(dialog, now)
         forward = Forward(self, server, session, None, False, path)
-        body, forward.offered = self._body_in(session, request, False, server.flow, now)
+        with self._nothing_kept(session, now):
+            body, forward.offered = self._body_in(session, request, False, server.flow, now)
         node.respond(server, 100, now)
         self._enter(session)
         session.pending = forward
@@ -308,6 +312,9 @@ class Calls:
         status = response.status
         if status == 100:
             return
+        if forward.session.status is Status.TERMINATED:
+            self._answered_too_late(forward, response, now)
+            return
         if status >= 200:
             forward.finish()
         elif forward.request.method == "INVITE":
@@ -326,6 +333,28 @@ class Calls:
         self._pass_on(forward, response, body, now)
         if status >= 200:
             self._finished(forward, response, status, now)
+
+    def _answered_too_late(self, forward: Forward, response: Response, now: float) -> None:
+        """A response to a request of a call that is over; a 2xx that makes a call is answered with ACK and BYE (§9.1)."""
+        if response.status < 200:
+            return
+        forward.finish()
+        client = forward.client
+        if forward.request.method != "INVITE" or response.status >= 300 or client is None:
+            if not forward.server.finished:
+                self._pass_on(forward, response, response.body, now)
+            return
+        dialog = Dialog(response.to_tag, uri_of(response.value("contact")), [])
+        dialog.routes = [r for r in reversed(response.values("record-route")) if not self.node.is_us(uri_of(r))]
+        ends = (response.value("from"), response.value("to"))
+        ack = self._own_request(forward.session, dialog, "ACK", str(response.cseq), client.flow, ends)
+        self.node.act(Send(ack, client.flow))
+        if forward.late:
+            return  # a retransmission: the BYE is on its way
+        forward.late = True
+        branch = self.node.ids.branch()
+        bye = self._own_request(forward.session, dialog, "BYE", str(response.cseq + 1), client.flow, ends, branch)
+        self.node.layer.request(Unheard(), branch, "BYE", bye, client.flow, now)
 
     def _pass_on(self, forward: Forward, response: Response, body: str, now: float) -> None:
         session, asked = forward.session, forward.request
@@ -471,14 +500,24 @@ class Calls:
             return  # of a forwarded INVITE: its ACK is the SIP-MN's
         self.node.act(Send(self._own_request(session, dialog, "ACK", str(response.cseq), flow), flow))
 
-    def _own_request(self, session: Session, dialog: Dialog, method: str, cseq: str, flow: Flow) -> bytes:
+    def _own_request(
+        self,
+        session: Session,
+        dialog: Dialog,
+        method: str,
+        cseq: str,
+        flow: Flow,
+        ends: tuple[str, str] | None = None,
+        branch: str = "",
+    ) -> bytes:
+        local, remote = ends or (session.local_value, session.remote_value)
         lines = [
             f"{method} {dialog.target} SIP/2.0",
-            via_line(flow, self.node.ids.branch()),
+            via_line(flow, branch or self.node.ids.branch()),
             "Max-Forwards: 70",
             *(f"Route: {route}" for route in dialog.routes),
-            f"From: {session.local_value}",
-            f"To: {session.remote_value}",
+            f"From: {local}",
+            f"To: {remote}",
             f"Call-ID: {session.call_id}",
             f"CSeq: {cseq} {method}",
             "Content-Length: 0\r\n\r\n",
@@ -563,6 +602,16 @@ class Calls:
         node.handover.session_ended(session, now)
 
     # --------------------------------------------------------------------------------------------- descriptions
+
+    @contextmanager
+    def _nothing_kept(self, session: Session, now: float) -> Iterator[None]:
+        """When the description of a first INVITE is refused, the ports it got already are given back."""
+        try:
+            yield
+        except SipError:
+            if session.media is not None:
+                session.media.release(self.node.ports, now)
+            raise
 
     def _body_out(
         self, session: Session, message: Message, answer: bool, now: float, path: Path | None = None

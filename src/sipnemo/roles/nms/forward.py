@@ -23,6 +23,7 @@ class Forward:
         "client",
         "dialog",
         "initial",
+        "late",
         "offered",
         "outward",
         "path",
@@ -56,6 +57,8 @@ class Forward:
         "It carried an offer, so descriptions in its responses are answers (RFC 3264)."
         self.client: ClientTransaction | None = None
         self.cancelled = False
+        self.late = False
+        "It was answered with a 2xx after its session had ended."
         self.patience: Timer | None = None
         "Timer C (§16.6 item 11), and the wait for the final response to a cancelled INVITE (§9.1)."
         server.user = self
