@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 SEEDS ?= 1000
-FUZZ_SECONDS ?= 600
+COUNT ?= 1000000
 
 .PHONY: help demo test lint format unit docs bench sim fuzz install clean
 
@@ -15,7 +15,7 @@ help:
 	@echo "make unit            the fast tests only"
 	@echo "make bench           throughput and cost beside other servers"
 	@echo "make sim SEEDS=N     N simulated worlds with loss and failing uplinks (1000)"
-	@echo "make fuzz            broken messages through parser and nodes (FUZZ_SECONDS=600)"
+	@echo "make fuzz COUNT=N    N broken messages through parser and nodes (1000000)"
 	@echo "make docs            write docs/configuration.md anew"
 	@echo "make clean           remove what was made"
 
@@ -58,7 +58,7 @@ sim: $(STAMP)
 	SIPNEMO_SEEDS=$(SEEDS) $(BIN)/python -m pytest -q tests/sim $(ARGS)
 
 fuzz: $(STAMP)
-	SIPNEMO_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q tests/fuzz $(ARGS)
+	SIPNEMO_FUZZ=$(COUNT) $(BIN)/python -m pytest -q tests/fuzz $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist demo-report

@@ -159,7 +159,9 @@ class Bindings:
                 raise SipError(503, "Too many phones")
             way = self._node.way_inside(contact_uri, flow)
             agent = request.value("user-agent")
-            self.by_token[token] = MobileNode(uri, _without_headers(contact_uri), token, way, now + seconds + 5.0, agent)
+            self.by_token[token] = MobileNode(
+                uri, _without_headers(contact_uri), token, way, now + seconds + 5.0, agent
+            )
 
     def _answer_early(self, server: ServerTransaction, contacts: list[str], now: float) -> None:
         lines = []
