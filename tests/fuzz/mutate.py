@@ -13,16 +13,18 @@ NUMBERS = (
 ENDS = (b"\n", b"\r", b"\r\r\n", b"\r\n ", b"\r\n\t", b"\r\n\r\n", b"", b"\x00", b" \r\n")
 PIECES = (
     b";", b",", b"<", b">", b'"', b"\\", b"%", b"%00", b"%zz", b"@", b":", b"[", b"]", b"[::1]", b"?a=b", b"\x00",
-    b"\xff", b"\xc3\xa9", b"=", b";tag=", b";branch=z9hG4bK", b";rport", b";lr", b";mn=", b";expires=0", b"*", b" ", b"\t",
-    b"sip:", b"sips:", b"tel:+1", b"urn:service:sos", b";maddr=224.0.0.1", b";transport=tls", b"SIP/2.0", b"a" * 3000,
+    b"\xff", b"\xc3\xa9", b"=", b";tag=", b";branch=z9hG4bK", b";rport", b";lr", b";mn=", b";expires=0", b"*", b" ",
+    b"\t", b"sip:", b"sips:", b"tel:+1", b"urn:service:sos", b";maddr=224.0.0.1", b";transport=tls", b"SIP/2.0",
+    b"a" * 3000,
 )  # fmt: skip
 HEADERS = (
     b"Content-Length: 0", b"Content-Length: 99999", b"Max-Forwards: 0", b"Max-Forwards: x", b"Require: 100rel",
     b"Replaces: a;to-tag=b;from-tag=c", b"Contact: *", b"Contact: <sip:>", b"Expires: 0", b"Expires: -5",
-    b"Route: <sip:10.7.0.1;lr>", b"Route: <sip:a@b@c>", b"Record-Route: x", b"Session-Expires: 0", b"RAck: 1 1 INVITE",
-    b"Event: refer;id=99", b"Authorization: Digest", b'Proxy-Authorization: Digest username="x',
-    b"Content-Encoding: gzip", b"Content-Type: multipart/mixed;boundary=x", b"Via: SIP/2.0/UDP 10.7.0.11:5060;branch=z9hG4bKx", b"Retry-After: ;;",
-    b"Refer-To: <sip:x@y?Replaces=z>", b"Supported: timer, ,100rel", b"P-Associated-URI: <sip:evil@example.com>",
+    b"Route: <sip:10.7.0.1;lr>", b"Route: <sip:a@b@c>", b"Record-Route: x", b"Session-Expires: 0",
+    b"RAck: 1 1 INVITE", b"Event: refer;id=99", b"Authorization: Digest", b'Proxy-Authorization: Digest username="x',
+    b"Content-Encoding: gzip", b"Content-Type: multipart/mixed;boundary=x",
+    b"Via: SIP/2.0/UDP 10.7.0.11:5060;branch=z9hG4bKx", b"Retry-After: ;;", b"Refer-To: <sip:x@y?Replaces=z>",
+    b"Supported: timer, ,100rel", b"P-Associated-URI: <sip:evil@example.com>",
 )  # fmt: skip
 _NUMBER = re.compile(rb"\d+")
 
