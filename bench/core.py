@@ -17,7 +17,7 @@ from sipnemo.roles.node import Environment, Link, Received, Send, Tick
 from sipnemo.sip import stun
 from sipnemo.sip.flow import Flow, Local
 
-INSIDE = Local("UDP", "10.7.0.1", 5060)
+INSIDE = Local("UDP", "10.7.0.1", 5060, "lan0")
 MN = ("10.7.0.11", 5070)
 CN = ("192.0.2.31", 5070)
 HOME = ("192.0.2.10", 5060)
