@@ -128,7 +128,7 @@ class Run:
         outcome.calls = len(self.calls)
         outcome.established = sum(call.up for call in self.calls)
         outcome.not_established = outcome.calls - outcome.established
-        outcome.moves = sum(sum(wave.ended.values()) for wave in self.fleet.nms_node.handover.waves)
+        outcome.moves = sum(len(wave.records) for wave in self.fleet.nms_node.handover.waves)
         outcome.events = clock.events
         return outcome
 

@@ -335,7 +335,7 @@ class Calls:
             self._finished(forward, response, status, now)
 
     def _answered_too_late(self, forward: Forward, response: Response, now: float) -> None:
-        """A response to a request of a call that is over; a 2xx that makes a call is answered with ACK and BYE (§9.1)."""
+        """A response to a request of a call that is over; a 2xx that makes a call gets ACK and BYE (§9.1)."""
         if response.status < 200:
             return
         forward.finish()

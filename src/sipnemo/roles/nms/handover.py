@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sipnemo.media.flow import INSIDE, FlowKey, MediaPath
 from sipnemo.nemo.session_list import SessionStatus
+from sipnemo.roles.nms.move_log import MoveRecord, Wave
 from sipnemo.roles.nms.reinvite import Move
 from sipnemo.roles.node import Count, Counted, Notice, Observe, ReadCounters, SetPath
 from sipnemo.sip.timers import Timer
@@ -38,57 +38,6 @@ WATCHED = 200
 "Calls whose media are watched closely at a time; reading counters costs about 3 µs a flow."
 KEPT = 200
 "Moves remembered for `sipnemo moves`."
-
-
-@dataclass(slots=True)
-class Wave:
-    """All calls that left one path for one cause: one line of `sipnemo moves`."""
-
-    number: int
-    cause: str
-    from_path: str
-    planned: bool
-    began_at: float
-    "When the path was found OFF, or the command came."
-
-    detected_after: float | None
-    "Seconds from the last packet or answered probe of the path until it was found OFF, as far as known."
-
-    calls: int = 0
-    ended: dict[str, int] = field(default_factory=dict)
-    "How many moves ended how: verified, unverified, failed, hung up."
-
-    answered_after: list[float] = field(default_factory=list)
-    "Seconds from the beginning until each SIP-CN's answer."
-
-    gap_down: list[float] = field(default_factory=list)
-    "Seconds from the beginning until the first media on the new path, per call."
-
-    to_paths: dict[str, int] = field(default_factory=dict)
-    invites: int = 0
-    "Re-INVITEs sent, repeated attempts included."
-
-    done_at: float | None = None
-    reasons: dict[str, int] = field(default_factory=dict)
-
-    def row(self) -> dict[str, Any]:
-        """This wave as operators see it; JSON-able."""
-        return {
-            "move": self.number,
-            "at": self.began_at,
-            "cause": self.cause,
-            "planned": self.planned,
-            "from_path": self.from_path,
-            "to_paths": self.to_paths,
-            "detected_ms": None if self.detected_after is None else round(self.detected_after * 1000, 1),
-            "calls": self.calls,
-            "ended": self.ended,
-            "reasons": self.reasons,
-            "invites": self.invites,
-            "answered_ms": _spread(self.answered_after),
-            "gap_down_ms": _spread(self.gap_down),
-            "duration_ms": None if self.done_at is None else round((self.done_at - self.began_at) * 1000, 1),
-        }
 
 
 class Handover:
@@ -176,7 +125,8 @@ class Handover:
     def _wave(self, path: Path, cause: str, planned: bool, now: float) -> Wave:
         self._number += 1
         heard = self._node.last_heard(path)
-        detected = None if planned or heard is None else max(0.0, now - heard)
+        # Of a carrier or an address the kernel tells at once; a silent path is known by when it last spoke.
+        detected = now - heard if cause == "probe" and heard is not None else 0.0
         wave = Wave(self._number, cause, path.name, planned, now, detected)
         self.waves.append(wave)
         return wave
@@ -261,27 +211,22 @@ class Handover:
         """One call's move has ended."""
         self.unwatch(move)
         wave = move.wave
-        wave.ended[outcome] = wave.ended.get(outcome, 0) + 1
-        if reason:
-            wave.reasons[reason] = wave.reasons.get(reason, 0) + 1
-        if outcome != "hung up":
-            to_path = move.session.path.name
-            wave.to_paths[to_path] = wave.to_paths.get(to_path, 0) + 1
+        record = MoveRecord(move.session, move.path, outcome, reason, move.answered_after, move.gap_down)
+        wave.add(record)
         self._node.act(Count("moves", (wave.cause, outcome)))
         if move.answered_after is not None:
-            wave.answered_after.append(move.answered_after)
             self._node.act(Observe("move_answer_seconds", move.answered_after))
-        if move.gap_down is not None:
-            wave.gap_down.append(move.gap_down)
-            self._node.act(Observe("move_gap_seconds", move.gap_down, ("down",)))
+        for direction, gap in (("up", wave.gap_up), ("down", wave.gap_down(record))):
+            if gap is not None and outcome != "hung up":
+                self._node.act(Observe("move_gap_seconds", gap, (direction,)))
         self._settle(wave, now)
 
     def _settle(self, wave: Wave, now: float) -> None:
-        if wave.done_at is None and sum(wave.ended.values()) >= wave.calls - self._ringing(wave):
+        if wave.done_at is None and len(wave.records) >= wave.calls - self._ringing(wave):
             wave.done_at = now
             if wave.calls:
-                self._node.log("info", "calls moved", **wave.row())
-                self._node.act(Notice("moved", wave.row()))
+                self._node.log("info", "calls moved", **wave.row(each=False))
+                self._node.act(Notice("moved", wave.row(each=False)))
 
     def _ringing(self, wave: Wave) -> int:
         return sum(not s.live and s.path.name == wave.from_path for s in self._node.calls.open)
@@ -289,11 +234,3 @@ class Handover:
     def group_for(self, session: Session) -> int:
         """Group of a session's uplink flows."""
         return session.path.group if session.path is not None else INSIDE
-
-
-def _spread(values: list[float]) -> dict[str, float] | None:
-    """Median and worst, in milliseconds."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    return {"median": round(ordered[len(ordered) // 2] * 1000, 1), "worst": round(ordered[-1] * 1000, 1)}

@@ -18,7 +18,8 @@ from sipnemo.sip.timers import Timer
 from sipnemo.sip.transaction import ClientTransaction
 
 if TYPE_CHECKING:
-    from sipnemo.roles.nms.handover import Handover, Wave
+    from sipnemo.roles.nms.handover import Handover
+    from sipnemo.roles.nms.move_log import Wave
     from sipnemo.roles.nms.node import MobilityServer
     from sipnemo.roles.nms.paths import Path
     from sipnemo.roles.nms.session import Session

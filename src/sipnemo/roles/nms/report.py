@@ -50,7 +50,7 @@ class Report:
             "sessions": len(node.calls.open),
             "live_sessions": live,
             "phones": len(node.bindings.by_token),
-            "moves": sum(sum(wave.ended.values()) for wave in node.handover.waves),
+            "moves": sum(len(wave.records) for wave in node.handover.waves),
             "media_ports_used": node.ports.used,
             "media_ports_resting": node.ports.resting,
             "transactions": len(node.layer.clients) + len(node.layer.servers),
