@@ -37,6 +37,8 @@ CHALLENGED = (401, 407)
 OVER = (480, 481, 408, 410)
 ACK_WITHIN = 2.0
 "Seconds that a re-INVITE of ours waits for the ACK of a 2xx to the SIP-CN (RFC 3261 §14.1)."
+AFTER_TIMEOUT = 8.0
+"Seconds that a callee has, after Timer H, to end by BYE a call whose ACK never came."
 AFTER_481 = 32.0
 "Seconds a session is kept whose far end says that it knows of no dialog; the SIP-MN's BYE should come (RFC 5057)."
 
@@ -257,6 +259,7 @@ class Calls:
         session, dialog = self._dialog_of(request, outward)
         if session is None or dialog is None:
             return
+        session.acknowledged = True
         if not outward and session.ack_awaited_until:
             session.ack_awaited_until = 0.0
             node.timers.set(now, lambda at: node.handover.session_free(session, at))
@@ -406,11 +409,18 @@ class Calls:
         elif not session.live:
             session.status = Status.SUCCESS
             session.answered_at = now
+            self.node.timers.set(now + TIMEOUT + AFTER_TIMEOUT, lambda at: self._never_acknowledged(session, at))
             node = self.node
             node.act(Count("calls_answered", ("out" if session.outgoing else "in",)))
             node.act(Observe("call_setup_seconds", now - session.created_at))
             if not session.path.on:
                 node.handover.session_stranded(session, now)
+
+    def _never_acknowledged(self, session: Session, now: float) -> None:
+        """Its callee has ended the call by now (§13.3.1.4), and the BYE did not come this way."""
+        if session.live and not session.acknowledged:
+            self.node.log("warning", "call ended that was never acknowledged", session.call_id)
+            self.end(session, now)
 
     def _refreshed(self, forward: Forward, response: Response) -> None:
         contact = uri_of(response.value("contact"))

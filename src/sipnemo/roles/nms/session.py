@@ -68,6 +68,7 @@ class Session:
 
     __slots__ = (
         "ack_awaited_until",
+        "acknowledged",
         "answered_at",
         "call_id",
         "created_at",
@@ -132,6 +133,8 @@ class Session:
         self.to_value = ""
         "To of the first INVITE."
         self.moves = 0
+        self.acknowledged = False
+        "An ACK of a 2xx has passed."
         self.ack_awaited_until = 0.0
         "A 2xx to an INVITE of the SIP-CN has gone out: no INVITE of ours until its ACK, or this instant (§14.1)."
         self.invitation: tuple[str, str, int, str] | None = None
