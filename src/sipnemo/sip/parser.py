@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from sipnemo.sip.errors import ParseError
@@ -38,11 +39,15 @@ _USUAL_CSEQ: Final = re.compile(r"[^:]+: (\d{1,9}) ([A-Z]+)")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FOLD: Final = re.compile(r"[ \t]*\r\n[ \t]+")
 _NEEDED: Final = ("via", "from", "to", "call-id", "cseq")
+_ODD: Final = frozenset("%?")
+"In a Request-URI: to be looked at closely."
+_REMEMBERED: Final = 256
+"Longest line worth remembering: the same few lines come back in every message of a call, and of a phone."
 _SINGLE: Final = frozenset(("from", "to", "call-id", "cseq", "content-length", "max-forwards"))
 MAX_CSEQ: Final = 2**31 - 1
 
 _spelled: Final[dict[str, str]] = {}
-"Every spelling met and its canonical name; bounded, so that made-up names cannot fill the memory."
+"Every spelling met, with its colon, and its canonical name; bounded: made-up names must not fill the memory."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,21 @@ def canonical(name: str) -> str:
     key = name.strip().lower()
     key = COMPACT.get(key, key)
     if len(_spelled) < 2048 and len(name) < 64:
-        _spelled[name] = key
+        _spelled[name + ":"] = key
     return key
+
+
+def _name_the_rest(names: list[str], lines: list[str]) -> str:
+    """Fill in the names not met before, "" so far; returns what is wrong with one, if anything."""
+    malformed = ""
+    for at, known in enumerate(names):
+        if not known:
+            name, colon, _ = lines[at].partition(":")
+            if not colon or not name.strip() or " " in name.strip():
+                malformed = "Malformed header line"  # never remembered, so that it is malformed the next time as well
+            else:
+                names[at] = canonical(name)
+    return malformed
 
 
 def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
@@ -81,22 +99,10 @@ def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
         head, body = text.rstrip("\r\n"), ""
     if "\r\n " in head or "\r\n\t" in head:
         head = _FOLD.sub(" ", head)
-    lines = head.split("\r\n")
-    start = lines.pop(0)
-    names: list[str] = []
-    known = _spelled
-    malformed = ""
-    for line in lines:
-        colon = line.find(":")
-        name = line[:colon] if colon >= 0 else ""  # without a colon it is no header, whatever it looks like
-        key = known.get(name)
-        if key is None:
-            if not name.strip() or " " in name.strip():
-                malformed = "Malformed header line"
-                key = ""  # not remembered, so that it is malformed the next time as well
-            else:
-                key = canonical(name)
-        names.append(key)
+    start, *lines = head.split("\r\n")
+    known = _spelled.get
+    names = [known(line[: line.find(":") + 1], "") for line in lines]  # without a colon no name is found
+    malformed = _name_the_rest(names, lines) if "" in names else ""
     message: Request | Response
     if start.startswith("SIP/"):
         status = _STATUS_LINE.fullmatch(start)
@@ -115,6 +121,9 @@ def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
 
 
 def _request(start: str, names: list[str], lines: list[str], body: str) -> Request:
+    usual = _usual_request_line(start) if len(start) <= _REMEMBERED else None
+    if usual is not None:
+        return Request(usual[0], usual[1], names, lines, body)
     match = _REQUEST_LINE.fullmatch(start)
     if match is not None and match[3] == "2.0":
         if "%" in match[2] and _BAD_ESCAPE.search(match[2]):
@@ -155,29 +164,59 @@ def _branch(via: str) -> str:
 def _identify(message: Request | Response) -> None:
     """Read Via, From, To, Call-ID and CSeq, strictly."""
     names, lines = message.names, message.lines
-    for name in _NEEDED:
-        if name not in names:
-            raise ParseError(f"Missing {name.title()} header", message=_answerable(message))
     if len(names) != len(set(names)):
         for name in _SINGLE:
             if names.count(name) > 1:
                 raise ParseError(f"More than one {name.title()} header", message=_answerable(message))
-    usual = _USUAL_VIA.fullmatch(lines[names.index("via")])
+    try:
+        via = lines[names.index("via")]
+        from_line = lines[names.index("from")]
+        to_line = lines[names.index("to")]
+        call_id = lines[names.index("call-id")]
+        cseq_line = lines[names.index("cseq")]
+    except ValueError:
+        missing = next(name for name in _NEEDED if name not in names)
+        raise ParseError(f"Missing {missing.title()} header", message=_answerable(message)) from None
+    usual = _USUAL_VIA.fullmatch(via)
     message.branch = usual[1] if usual is not None else _unusual_via(message)
-    usual = _USUAL_ADDRESS.fullmatch(lines[names.index("from")])
-    message.from_tag = (usual[1] or "") if usual is not None else _unusual_address(message, "from")
-    usual = _USUAL_ADDRESS.fullmatch(lines[names.index("to")])
-    message.to_tag = (usual[1] or "") if usual is not None else _unusual_address(message, "to")
-    cseq = _USUAL_CSEQ.fullmatch(lines[names.index("cseq")]) or _CSEQ.fullmatch(message.value("cseq"))
-    if cseq is None or int(cseq[1]) > MAX_CSEQ:
-        raise ParseError("Malformed CSeq header", message=_answerable(message))
-    message.cseq = int(cseq[1])
-    message.cseq_method = cseq[2]
-    message.call_id = message.value("call-id")
+    tag = _usual_tag(from_line) if len(from_line) <= _REMEMBERED else None
+    message.from_tag = tag if tag is not None else _unusual_address(message, "from")
+    tag = _usual_tag(to_line) if len(to_line) <= _REMEMBERED else None
+    message.to_tag = tag if tag is not None else _unusual_address(message, "to")
+    cseq = _usual_cseq(cseq_line) if len(cseq_line) <= _REMEMBERED else None
+    message.cseq, message.cseq_method = cseq if cseq is not None else _unusual_cseq(message)
+    message.call_id = call_id[call_id.index(":") + 1 :].strip()
     if not message.call_id:
         raise ParseError("Empty Call-ID header", message=_answerable(message))
     if isinstance(message, Request) and message.cseq_method != message.method:
         raise ParseError("CSeq method does not match the Request-Line", message=_answerable(message))
+
+
+@lru_cache(maxsize=4096)
+def _usual_request_line(line: str) -> tuple[str, str] | None:
+    """Method and Request-URI of a line with nothing odd in it."""
+    match = _REQUEST_LINE.fullmatch(line)
+    return (match[1], match[2]) if match is not None and match[3] == "2.0" and not _ODD & set(line) else None
+
+
+@lru_cache(maxsize=4096)
+def _usual_tag(line: str) -> str | None:
+    """The tag of a From or To line of the usual shape, "" when it has none; None: it has another shape."""
+    match = _USUAL_ADDRESS.fullmatch(line)
+    return match[1] or "" if match is not None else None
+
+
+@lru_cache(maxsize=1024)
+def _usual_cseq(line: str) -> tuple[int, str] | None:
+    match = _USUAL_CSEQ.fullmatch(line)
+    return (int(match[1]), match[2]) if match is not None else None
+
+
+def _unusual_cseq(message: Message) -> tuple[int, str]:
+    match = _CSEQ.fullmatch(message.value("cseq"))
+    if match is None or int(match[1]) > MAX_CSEQ:
+        raise ParseError("Malformed CSeq header", message=_answerable(message))
+    return int(match[1]), match[2]
 
 
 def _unusual_via(message: Message) -> str:
