@@ -96,6 +96,11 @@ class Outcome:
     caller: list[Message] = field(default_factory=list)
     called: list[Message] = field(default_factory=list)
 
+    def keep(self, call_id: str) -> None:
+        """Drop what belongs to other calls: the end of an earlier one may still find its way to the same port."""
+        self.caller = [message for message in self.caller if message.header("Call-ID") == call_id]
+        self.called = [message for message in self.called if message.header("Call-ID") == call_id]
+
     def ladder(self) -> str:
         lines = [f"scenario {self.name}"]
         for title, messages in (("caller", self.caller), ("called", self.called)):
@@ -191,9 +196,8 @@ def run_pair(
     if status["caller"]:
         answering.terminate()  # what the called side still waits for will not come
     status["called"] = answering.wait()
-    outcome = Outcome(
-        name, read_trace(directory / f"{name}.uac.messages"), read_trace(directory / f"{name}.uas.messages")
-    )
+    outcome = Outcome(name, *(read_trace(directory / f"{name}.{side}.messages") for side in ("uac", "uas")))
+    outcome.keep(next((message.header("Call-ID") for message in outcome.caller if message.sent), ""))
     errors = [(directory / f"{name}.{side}.errors") for side in ("uac", "uas")]
     said = "\n".join(file.read_text("latin-1")[:1500] for file in errors if file.exists())
     assert not any(status.values()), f"exit status {status}\n{said}\n{outcome.ladder()}"

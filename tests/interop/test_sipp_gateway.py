@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.programs("kamailio", "sipp", "openssl")
 Way = Literal["out", "in"]
 WAYS: tuple[Way, ...] = ("out", "in")
 SECRET = "wonder"
+RUNS = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,8 @@ def run(world: GatewayWorld, inside: Agent, way: Way, name: str, tag: str = "", 
     """Run a pair; what must hold in every dialog through the gateway is checked."""
     directory = world.directory / f"{name}-{way}{tag}"
     place = world.hosts["cn1"].address
-    outside = Agent(world.hosts["cn1"], "correspondent", place)
+    # A port of its own for every run: the late end of a call that failed must not meet the next one.
+    outside = Agent(world.hosts["cn1"], "correspondent", place, 5100 + next(RUNS))
     caller, called = (inside, outside) if way == "out" else (outside, inside)
     remote = f"{INSIDE}:5060" if way == "out" else f"{inside.domain}:5060"
     target = f"sip:{outside.user}@{outside.contact}" if way == "out" else inside.uri
