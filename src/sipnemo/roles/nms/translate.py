@@ -10,8 +10,7 @@ from typing import Final
 from sipnemo.sip.message import Message, Request, Response, end_of_uri
 
 _OF_THE_HOP: Final = frozenset(("via", "max-forwards", "route", "record-route", "content-length", "cseq"))
-"Headers that belong to one side."
-_OF_THE_ANSWER: Final = frozenset(("via", "record-route", "content-length", "cseq"))
+"Headers that belong to one side; they stand in front of those that pass."
 
 
 def request(
@@ -26,22 +25,15 @@ def request(
     """The request on its next side: `own` are our lines (Via, Max-Forwards, Route, Record-Route), on top.
 
     `contact`: URI that replaces the one in Contact, whose parameters stay; empty: Contact passes untouched.
-    `replaced`: header lines to put in the place of those that came, by canonical name; an empty line drops it.
+    `replaced`: header lines to put in the place of those that came, by canonical name.
     """
-    lines = [f"{message.method} {uri} SIP/2.0", *own]
-    for name, line in zip(message.names, message.lines, strict=True):
-        if name in _OF_THE_HOP:
-            if name == "cseq":
-                lines.append(f"CSeq: {cseq} {message.method}")
-        elif name == "contact" and contact:
-            lines.append(contact_line(line, contact))
-        elif replaced is not None and name in replaced:
-            if replaced[name]:
-                lines.append(replaced[name])
-        else:
-            lines.append(line)
-    lines.append(f"Content-Length: {len(body)}\r\n\r\n{body}")
-    return "\r\n".join(lines).encode("latin-1")
+    names, lines = message.names, message.lines
+    if (contact and "contact" in names) or replaced is not None:
+        lines = _with(names, lines, contact, replaced or {})
+    passed = [line for name, line in zip(names, lines, strict=True) if name not in _OF_THE_HOP]
+    start, cseq_line = f"{message.method} {uri} SIP/2.0", f"CSeq: {cseq} {message.method}"
+    end = f"Content-Length: {len(body)}\r\n\r\n{body}"
+    return "\r\n".join((start, *own, cseq_line, *passed, end)).encode("latin-1")
 
 
 def response(
@@ -52,25 +44,26 @@ def response(
     record_routes: list[str] | None = None,
 ) -> bytes:
     """The response as the other side, which sent `asked`, gets it; `record_routes` are whole lines."""
-    lines = [f"SIP/2.0 {message.status} {message.reason}"]
-    cseq = ""
-    for name, line in zip(asked.names, asked.lines, strict=True):
-        if name == "via":
-            lines.append(line)
-        elif name == "cseq":
-            cseq = line
-    if record_routes:
-        lines += record_routes
-    for name, line in zip(message.names, message.lines, strict=True):
-        if name in _OF_THE_ANSWER:
-            if name == "cseq":
-                lines.append(cseq)
-        elif name == "contact" and contact and message.status < 300:
-            lines.append(contact_line(line, contact))
-        else:
-            lines.append(line)
-    lines.append(f"Content-Length: {len(body)}\r\n\r\n{body}")
-    return "\r\n".join(lines).encode("latin-1")
+    names, lines = message.names, message.lines
+    if contact and message.status < 300 and "contact" in names:
+        lines = _with(names, lines, contact, {})
+    passed = [line for name, line in zip(names, lines, strict=True) if name not in _OF_THE_HOP]
+    start, cseq_line = f"SIP/2.0 {message.status} {message.reason}", asked.lines[asked.names.index("cseq")]
+    own = (*lines_of(asked, "via"), *(record_routes or ()))
+    end = f"Content-Length: {len(body)}\r\n\r\n{body}"
+    return "\r\n".join((start, *own, cseq_line, *passed, end)).encode("latin-1")
+
+
+def _with(names: list[str], lines: list[str], contact: str, replaced: dict[str, str]) -> list[str]:
+    """The lines with another URI in Contact (where one is given), and with those of `replaced` in their places."""
+    changed = lines.copy()
+    at = -1
+    for _ in range(names.count("contact") if contact else 0):
+        at = names.index("contact", at + 1)
+        changed[at] = contact_line(lines[at], contact)
+    for name, line in replaced.items():
+        changed[names.index(name)] = line
+    return changed
 
 
 def contact_line(line: str, uri: str) -> str:
