@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from sim.moody import MoodyPhone
 from sim.network import Uplink
 from sim.rtp import Stream
 from sim.world import Station, World
@@ -84,7 +85,7 @@ class Fleet:
             proxy=proxy,
         )
         chosen = replace(chosen, **settings)
-        station = self.world.add(name, lambda environment: Phone(chosen, environment), address)
+        station = self.world.add(name, lambda environment: MoodyPhone(chosen, environment), address)
         self.phones[name] = station
         return station
 
@@ -125,6 +126,21 @@ class Fleet:
         """How a call ended, as a phone tells it."""
         bodies = [body for body in self.phones[name].notices("ended") if body["call_id"] == call_id]
         return bodies[-1] if bodies else None
+
+    def refuse_moves(self, name: str, *answers: int | tuple[int, str]) -> MoodyPhone:
+        """What a phone answers to the next re-INVITEs: a status, or one with a header line; 0 is silence."""
+        phone = self.phones[name].node
+        assert isinstance(phone, MoodyPhone)
+        phone.refusals = [(answer, ()) if isinstance(answer, int) else (answer[0], (answer[1],)) for answer in answers]
+        phone.refused = []
+        return phone
+
+    def talking(self, call_id: str, *names: str, span: float = 1.0) -> bool:
+        """Whether packets reach all these phones in the next `span` seconds, nearly all of them."""
+        begin = self.world.now
+        self.world.run(span)
+        wanted = 0.9 * span / self.world.phones.every - 2
+        return all(self.stream(name, call_id).received_between(begin, begin + span) >= wanted for name in names)
 
     def story(self, call_id: str) -> list[str]:
         """What the phones have said about a call, and the gateway in its log."""
