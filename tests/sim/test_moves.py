@@ -76,7 +76,7 @@ def test_roaming_the_old_address_is_gone_and_the_only_path_has_a_new_one() -> No
     assert fleet.uplink_of(out) == fleet.uplink_of(into) == "198.51.100.99"
     fleet.hang_up("out1")
     fleet.world.run(0.5)
-    assert fleet.ended("in1", out) == fleet.ended("in1", out)
+    assert not fleet.up("in1", out)
     fleet.hang_up_everything()
     assert fleet.leaks() == []
 
@@ -225,8 +225,20 @@ def test_a_request_in_flight_on_the_dead_path_is_sent_again_over_the_other() -> 
     assert fleet.ended("in1", out) is None
 
 
+@pytest.mark.req("R2", "RO-8")
+def test_a_call_begun_on_a_path_that_dies_is_made_over_the_other_with_its_address() -> None:
+    fleet = Fleet()
+    fleet.silence(0)
+    call_id = fleet.dial("in1", "out1")
+    fleet.world.run(0.1)
+    fleet.readdress(0)
+    fleet.world.run(1.0)
+    assert fleet.uplink_of(call_id) == SECOND
+    assert fleet.talking(call_id, "in1", "out1")
+
+
 @pytest.mark.req("R17")
-def test_live_calls_do_not_notice_that_home_restarts_and_move_while_it_is_away() -> None:
+def test_live_calls_do_not_notice_that_home_restarts() -> None:
     fleet, out, into = two_calls()
     fleet.hs.kill()
     assert fleet.talking(out, "in1", "out1")

@@ -94,7 +94,8 @@ class Calls:
             if flow is None:
                 return None
             contact = session.path.contact(target.transport, f";mn={token}")
-            return translate.request(request, request.uri, [via_line(flow, branch), *own], cseq, body, contact), flow
+            text = body if session.path is path else self._body_out(session, request, False, now)[0]
+            return translate.request(request, request.uri, [via_line(flow, branch), *own], cseq, text, contact), flow
 
         def located(targets: list[Target], at: float) -> None:
             if forward.cancelled or server.finished:
