@@ -159,8 +159,10 @@ class Calls:
             raise SipError(500, "CSeq out of order")  # RFC 3261 §12.2.2
         came.received = request.cseq
         offers = method == "INVITE" or (method == "UPDATE" and request.body != "")
-        if offers and session.pending is not None:
-            raise SipError(491)  # RFC 3261 §14.1, RFC 3311 §5.2
+        if method == "INVITE" and session.pending is not None:
+            raise SipError(491)  # RFC 3261 §14.1
+        if offers and session.media is not None and session.media.offering:
+            raise SipError(491)  # RFC 3311 §5.2: an early dialog may change its session once an answer has passed
         if offers and session.reinviting:
             if not outward:
                 raise SipError(491)

@@ -104,6 +104,11 @@ class SessionMedia:
         if len(ends) == len(self.mn):
             self.cn = ends
 
+    @property
+    def offering(self) -> bool:
+        """An offer has passed that is not answered yet."""
+        return self._pending_mn is not None or self._pending_cn is not None
+
     def rejected(self) -> None:
         """The offer at hand was refused: what was in force stays (RFC 3261 §14.1)."""
         self._pending_mn = self._pending_cn = None
