@@ -42,6 +42,7 @@ class Fleet:
         hs: dict[str, Any] | None = None,
         phone: dict[str, Any] | None = None,
         settle: float = 3.0,
+        transport: str = "UDP",
     ) -> None:
         self.world = world = World(seed, rtp_every)
         world.names[("home.example", "A")] = ((HOME,),)
@@ -63,7 +64,7 @@ class Fleet:
         world.run(1.0)
         self.phones: dict[str, Station] = {}
         for number, name in enumerate(self.inside_names):
-            self.add_phone(name, f"10.7.0.{11 + number}", f"sip:{INSIDE}", **(phone or {}))
+            self.add_phone(name, f"10.7.0.{11 + number}", f"sip:{INSIDE}", transport, **(phone or {}))
         for number, name in enumerate(self.outside_names):
             self.add_phone(name, f"{OUTSIDE}{101 + number}", "", **(phone or {}))
         world.run(settle)

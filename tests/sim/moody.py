@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sipnemo.roles.phone.node import Phone
-from sipnemo.sip.errors import SipError
 from sipnemo.sip.message import Request
 from sipnemo.sip.transaction import ServerTransaction
 
@@ -22,7 +21,9 @@ class MoodyPhone(Phone):
         if request.method == "INVITE" and request.to_tag and self.__dict__.get("refusals"):
             status, headers = self.refusals.pop(0)
             self.__dict__.setdefault("refused", []).append((now, request))
-            if status != SILENCE:
+            if status == SILENCE:
+                server.terminate()
+            else:
                 self.respond(server, status, now, headers=headers)
             return
         super().on_request(server, request, now)

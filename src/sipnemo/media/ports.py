@@ -74,12 +74,15 @@ class PortPool:
         self._used[port] = now
         return True
 
-    def release(self, port: int, now: float) -> None:
-        """Give a pair back; it rests first. What is not allocated is only counted."""
+    def release(self, port: int, now: float, rest: bool = True) -> None:
+        """Give a pair back; it rests first, if packets may be late. What is not allocated is only counted."""
         if self._used.pop(port, None) is None:
             self.misreleased += 1
             return
-        self._resting.append((now + self.quarantine_after, port))
+        if rest:
+            self._resting.append((now + self.quarantine_after, port))
+        else:
+            self._free.append(port)
 
     def held_since(self, instant: float) -> list[int]:
         """Pairs allocated before the instant and still held: what a leak would look like."""

@@ -186,10 +186,12 @@ class Calls:
         node, method = self.node, request.method
         goes = session.e if outward else session.i
         forward = Forward(self, server, session, dialog, outward, session.path)
+        answer = method == "PRACK" and session.media is not None and session.media.answers(outward)
         if outward:
-            body, forward.offered = self._body_out(session, request, False, now)
+            body, described = self._body_out(session, request, answer, now)
         else:
-            body, forward.offered = self._body_in(session, request, False, server.flow, now)
+            body, described = self._body_in(session, request, answer, server.flow, now)
+        forward.offered = described and not answer
         if outward and server.flow.reliable:
             session.inside = server.flow  # the SIP-MN may have opened a new connection
         if method in TARGET_REFRESH:

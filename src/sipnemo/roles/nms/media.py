@@ -33,6 +33,7 @@ class SessionMedia:
         "cn",
         "cn_host",
         "flows",
+        "forwarded",
         "inside",
         "learnt",
         "mn",
@@ -61,6 +62,8 @@ class SessionMedia:
         "How far our o= version towards the SIP-CN is ahead of the SIP-MN's: one per move."
         self.flows: dict[FlowKey, MediaFlow] = {}
         "What the media plane has been told to forward."
+        self.forwarded = False
+        "It has been told to, at some time."
         self.learnt: dict[FlowKey, tuple[str, int]] = {}
         self._pending_mn: list[Endpoint] | None = None
         self._pending_mn_sdp = ""
@@ -108,6 +111,10 @@ class SessionMedia:
     def offering(self) -> bool:
         """An offer has passed that is not answered yet."""
         return self._pending_mn is not None or self._pending_cn is not None
+
+    def answers(self, outward: bool) -> bool:
+        """Whether a description that goes this way answers an offer of the other end (RFC 3262 §5: in a PRACK)."""
+        return (self._pending_cn if outward else self._pending_mn) is not None
 
     def rejected(self) -> None:
         """The offer at hand was refused: what was in force stays (RFC 3261 §14.1)."""
@@ -184,16 +191,17 @@ class SessionMedia:
         self.flows = wanted
         actions: list[AddFlows | RemoveFlows] = []
         if added:
+            self.forwarded = True
             actions.append(AddFlows(added))
         if removed:
             actions.append(RemoveFlows(removed))
         return actions
 
     def release(self, pool: PortPool, now: float) -> list[AddFlows | RemoveFlows]:
-        """The session has ended: its ports rest, its flows go."""
+        """The session has ended: its ports rest, its flows go. Without flows no packet can be late (a 407, a 486)."""
         for port in self.ports:
             if port is not None:
-                pool.release(port, now)
+                pool.release(port, now, self.forwarded)
         self.ports = []
         return self.changes({})
 
