@@ -28,7 +28,7 @@ from sipnemo.sip.flow import Flow, Local
 from sipnemo.sip.ids import Ids
 from sipnemo.sip.message import Request, Response, reply
 from sipnemo.sip.parser import LIMITS, Limits, parse
-from sipnemo.sip.server_location import Located, Locator, Question, Search, Target
+from sipnemo.sip.server_location import Located, Locator, Question, Search, Target, literal_target
 from sipnemo.sip.transaction import ClientTransaction, ClientUser, ServerTransaction
 from sipnemo.sip.transaction_layer import TransactionLayer
 from sipnemo.sip.uri import Uri
@@ -142,6 +142,10 @@ class Endpoint:
         transports: tuple[str, ...] = ("UDP", "TCP", "TLS"),
     ) -> None:
         """Where a request to this URI goes (RFC 3263), best first; an empty list when nowhere. May call at once."""
+        literal = literal_target(uri, transports)
+        if literal is not None:
+            then([literal], now)
+            return
         host = uri.param("maddr") or uri.host
         found = self.locator.locate(host.strip("[]"), uri.port, uri.transport, uri.scheme, transports, (4, 6), now)
         if isinstance(found, Located):
@@ -275,21 +279,20 @@ def stamp_source(request: Request, flow: Flow) -> Flow:
     line = request.lines[at]
     host, port = flow.remote
     first, comma, rest = line.partition(",")
-    params = first.find(";")
-    sent_by = (first if params < 0 else first[:params]).rpartition(" ")[2]
-    params_text = "" if params < 0 else first[params:]
-    if ";rport" in params_text and ";rport=" not in params_text:
+    sent_by, semicolon, params = first.partition(";")
+    sent_by = sent_by.rpartition(" ")[2]
+    params = semicolon + params
+    if ";rport" in params and ";rport=" not in params:
         stamped = first.replace(";rport", f";rport={port};received={host}", 1)
         request.lines[at] = stamped + comma + rest
         return flow
-    if not flow.reliable:
-        sent_host, sent_port = split_host_port(sent_by)
-        flow = Flow(flow.local, (host, sent_port or 5060))
-        if sent_host == host:
-            return flow
-    elif split_host_port(sent_by)[0] == host:
+    if sent_by == f"{host}:{port}":
         return flow
-    request.lines[at] = f"{first};received={host}{comma}{rest}"
+    sent_host, sent_port = split_host_port(sent_by)
+    if not flow.reliable:
+        flow = Flow(flow.local, (host, sent_port or 5060))
+    if sent_host != host:
+        request.lines[at] = f"{first};received={host}{comma}{rest}"
     return flow
 
 

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from sipnemo.sip.uri import is_address
+from sipnemo.sip.uri import Uri, is_address
 
 Records = tuple[tuple[str, tuple[Any, ...]], ...]
 "As in `roles.node.Answer`: ('SRV', (priority, weight, port, target)), ('A', (address,)), …"
@@ -258,6 +259,19 @@ class Search:
                     for _, (address,) in self._ask(host, _ADDRESS_KIND[family], missing, now):
                         targets.append(Target(transport, address, port))
         return targets
+
+
+@lru_cache(maxsize=4096)
+def literal_target(uri: Uri, supported: tuple[str, ...]) -> Target | None:
+    """The one target of a URI that names an address of any family; None: ask the Locator.
+
+    Cached: a far end's Contact or Route comes in request after request.
+    """
+    host = (uri.param("maddr") or uri.host).strip("[]")
+    transport = _transport(uri.transport, uri.scheme, supported)
+    if transport == "" or not is_address(host):
+        return None
+    return Target(transport, host, uri.port if uri.port is not None else _default_port(transport))
 
 
 def srv_order(records: Sequence[tuple[int, int, int, str]], chance: Callable[[], float]) -> list[tuple[int, str]]:

@@ -50,10 +50,35 @@ class ClientUser(Protocol):
         """No final response: 408 nothing came in time, 503 the transport failed (§8.1.3.1)."""
 
 
+class Nobody:
+    """The user of a transaction that has terminated: with it the last reference to whoever it was goes."""
+
+    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
+        """Absorb it."""
+
+    def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
+        """Absorb it."""
+
+
+NOBODY: Final = Nobody()
+
+
 class ClientTransaction:
     """A request of ours and its responses (figures 5 and 6)."""
 
-    __slots__ = ("_resend", "_timeout", "branch", "data", "flow", "interval", "key", "layer", "method", "state", "user")
+    __slots__ = (
+        "_gives_up_at",
+        "_timer",
+        "branch",
+        "data",
+        "flow",
+        "interval",
+        "key",
+        "layer",
+        "method",
+        "state",
+        "user",
+    )
 
     def __init__(
         self, layer: TransactionLayer, user: ClientUser, branch: str, method: str, data: bytes, flow: Flow
@@ -68,8 +93,9 @@ class ClientTransaction:
         self.flow = flow
         self.interval = T1
         self.state = CALLING if method == "INVITE" else TRYING
-        self._resend: Timer | None = None
-        self._timeout: Timer | None = None
+        self._gives_up_at = 0.0
+        self._timer: Timer | None = None
+        "Timers A and B, or E and F, take turns: whichever comes next; then D, K or M."
 
     @property
     def finished(self) -> bool:
@@ -80,9 +106,8 @@ class ClientTransaction:
         """Send the request; Timer A or E repeats it, B or F gives up (§17.1.1.2, §17.1.2.2)."""
         layer = self.layer
         layer.out.append(Send(self.data, self.flow))
-        if not self.flow.reliable:
-            self._resend = layer.timers.set(now + T1, self._repeat)
-        self._timeout = layer.timers.set(now + TIMEOUT, self._expire)
+        self._gives_up_at = now + TIMEOUT
+        self._timer = layer.timers.set(now + (TIMEOUT if self.flow.reliable else T1), self._due)
 
     def receive(self, response: Response, now: float) -> None:
         """Take in a response that carries this transaction's branch."""
@@ -91,14 +116,15 @@ class ClientTransaction:
     def give_up(self, status: int, now: float) -> None:
         """Tell the user that no final response will come, once."""
         if self.state < COMPLETED:
+            user = self.user
             self.terminate()
-            self.user.on_failure(self, status, now)
+            user.on_failure(self, status, now)
 
     def hush(self) -> None:
         """Repeat the request no more, but go on listening: another way to the same place has answered."""
-        if self._resend is not None:
-            self._resend.cancel()
-            self._resend = None
+        if self._timer is not None and self.state < COMPLETED:
+            self._timer.cancel()
+            self._timer = self.layer.timers.set(self._gives_up_at, self._due)
 
     def abandon(self) -> None:
         """Forget the request: its path is dead, or another attempt has won; late responses are strays."""
@@ -109,20 +135,25 @@ class ClientTransaction:
         self.state = TERMINATED
         self._stop()
         self.layer.forget_client(self)
+        self.user = NOBODY
 
     def _stop(self) -> None:
-        if self._resend is not None:
-            self._resend.cancel()
-            self._resend = None
-        if self._timeout is not None:
-            self._timeout.cancel()
-            self._timeout = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _repeat(self, now: float) -> None:
+    def _due(self, now: float) -> None:
+        """Repeat the request, or give up."""
+        if now >= self._gives_up_at:
+            self.give_up(408, now)
+            return
+        layer = self.layer
+        layer.out.append(Send(self.data, self.flow))
+        self.interval = self._next_interval()
+        self._timer = layer.timers.set(min(now + self.interval, self._gives_up_at), self._due)
+
+    def _next_interval(self) -> float:
         raise NotImplementedError
-
-    def _expire(self, now: float) -> None:
-        self.give_up(408, now)
 
     def _linger(self, now: float, span: float) -> None:
         """Absorb retransmissions for this long, then terminate (Timers D, K and M)."""
@@ -130,7 +161,7 @@ class ClientTransaction:
         if span <= 0:
             self.terminate()
         else:
-            self._timeout = self.layer.timers.set(now + span, self._end)
+            self._timer = self.layer.timers.set(now + span, self._end)
 
     def _end(self, now: float) -> None:
         self.terminate()
@@ -162,8 +193,9 @@ class InviteClient(ClientTransaction):
             case State.CALLING | State.PROCEEDING:
                 self.state = COMPLETED
                 self.layer.out.append(Send(self.ack_for(response), self.flow))
+                user = self.user
                 self._linger(now, 0.0 if self.flow.reliable else TIMER_D)
-                self.user.on_response(self, response, now)
+                user.on_response(self, response, now)
             case State.ACCEPTED if 200 <= status < 300:
                 self.user.on_response(self, response, now)  # retransmitted, or of another fork: the user ACKs
             case State.COMPLETED if status >= 300:
@@ -197,10 +229,8 @@ class InviteClient(ClientTransaction):
         lines.append("Content-Length: 0\r\n\r\n")
         return "\r\n".join(lines).encode("latin-1")
 
-    def _repeat(self, now: float) -> None:
-        self.layer.out.append(Send(self.data, self.flow))
-        self.interval *= 2  # Timer A doubles without bound; B ends it
-        self._resend = self.layer.timers.set(now + self.interval, self._repeat)
+    def _next_interval(self) -> float:
+        return self.interval * 2  # Timer A doubles without bound; B ends it
 
 
 class NonInviteClient(ClientTransaction):
@@ -216,15 +246,14 @@ class NonInviteClient(ClientTransaction):
                 self.user.on_response(self, response, now)
             case State.TRYING | State.PROCEEDING:
                 self.state = COMPLETED
+                user = self.user
                 self._linger(now, 0.0 if self.flow.reliable else T4)  # Timer K
-                self.user.on_response(self, response, now)
+                user.on_response(self, response, now)
             case _:
                 pass  # retransmitted final response: absorbed
 
-    def _repeat(self, now: float) -> None:
-        self.layer.out.append(Send(self.data, self.flow))
-        self.interval = T2 if self.state is PROCEEDING else min(self.interval * 2, T2)  # Timer E
-        self._resend = self.layer.timers.set(now + self.interval, self._repeat)
+    def _next_interval(self) -> float:
+        return T2 if self.state is PROCEEDING else min(self.interval * 2, T2)  # Timer E
 
 
 class ServerTransaction:
@@ -282,6 +311,7 @@ class ServerTransaction:
         self.state = TERMINATED
         self._stop()
         self.layer.forget_server(self)
+        self.user = None
 
     def _stop(self) -> None:
         if self._resend is not None:
@@ -343,6 +373,7 @@ class InviteServer(ServerTransaction):
         self.terminate()
         if self.on_end is not None:
             self.on_end(now)
+            self.on_end = None
 
 
 class NonInviteServer(ServerTransaction):
