@@ -99,6 +99,18 @@ def test_home_learns_of_a_dead_path_over_a_living_one_at_once_and_before_the_cal
     assert [binding.reg_id for binding in record.bindings.values()] == [2]
 
 
+@pytest.mark.req("R11", "MH-8")
+def test_taking_the_old_address_back_never_removes_the_new_one() -> None:
+    fleet = Fleet(inside=1, outside=1)
+    fleet.uplinks[1].delay = 0.3  # by which the old address is taken back
+    fleet.world.run(20.0)
+    fleet.readdress(0, "198.51.100.99")
+    fleet.world.run(3.0)
+    (record,) = [record for record in fleet.hs_node.bindings if record.is_gateway]
+    contacts = {binding.reg_id: binding.contact for binding in record.bindings.values()}
+    assert contacts == {1: "sip:198.51.100.99:5060", 2: "sip:203.0.113.7:5060"}
+
+
 @pytest.mark.req("R12")
 def test_registration_comes_back_by_itself_after_the_home_server_was_away() -> None:
     fleet = Fleet(inside=1, outside=1, nms={})

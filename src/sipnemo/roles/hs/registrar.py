@@ -112,6 +112,9 @@ class Registrar:
             if record.is_gateway and seconds and not reg_id:
                 raise SipError(400, "Contact needs reg-id (RFC 5626)")
             before = [known for known in after.values() if _same(known, contact, reg_id)]
+            if not seconds and record.is_gateway:
+                # The old address of a flow is taken back over another one, and may be overtaken by the new address.
+                before = [known for known in before if equivalent(parse(known.contact), contact.uri)]
             self._in_order(before, request, contact)
             for known in before:
                 del after[known.key]
