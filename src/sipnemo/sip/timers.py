@@ -23,46 +23,45 @@ _SLOTS: Final = 1000.0
 
 
 class Timer:
-    """One pending call; `cancel` is immediate, the entry itself leaves the queue when its time comes."""
+    """One pending call; a cancelled one leaves nothing behind."""
 
-    __slots__ = ("at", "function")
+    __slots__ = ("_slot", "at", "function")
 
-    def __init__(self, at: float, function: Callable[[float], None]) -> None:
+    def __init__(self, slot: dict[Timer, None], at: float, function: Callable[[float], None]) -> None:
+        self._slot = slot
         self.at = at
-        self.function: Callable[[float], None] | None = function
+        self.function = function
 
     def cancel(self) -> None:
         """Never call the function."""
-        self.function = None
+        self._slot.pop(self, None)
 
 
 class TimerQueue:
-    """A calendar of millisecond slots: setting a timer is an append, whatever is pending."""
+    """A calendar of millisecond slots: setting and cancelling cost the same, whatever is pending."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, list[Timer]] = {}
+        self._slots: dict[int, dict[Timer, None]] = {}
         self._order: list[int] = []
 
     def set(self, at: float, function: Callable[[float], None]) -> Timer:
         """Call `function(now)` when `now` reaches `at`."""
-        timer = Timer(at, function)
-        slot = int(at * _SLOTS) + 1
-        entries = self._slots.get(slot)
-        if entries is None:
-            self._slots[slot] = [timer]
-            heapq.heappush(self._order, slot)
-        else:
-            entries.append(timer)
+        number = int(at * _SLOTS) + 1
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = {}
+            heapq.heappush(self._order, number)
+        timer = Timer(slot, at, function)
+        slot[timer] = None
         return timer
 
     @property
     def deadline(self) -> float | None:
-        """When `fire` has something to do at the earliest; slots of cancelled timers are dropped on the way."""
+        """When `fire` has something to do at the earliest; slots that have become empty are dropped on the way."""
         order, slots = self._order, self._slots
         while order:
-            for timer in slots[order[0]]:
-                if timer.function is not None:
-                    return order[0] / _SLOTS
+            if slots[order[0]]:
+                return order[0] / _SLOTS
             del slots[heapq.heappop(order)]
         return None
 
@@ -71,12 +70,12 @@ class TimerQueue:
         due = int(now * _SLOTS + 1e-6)
         order = self._order
         while order and order[0] <= due:
-            for timer in self._slots.pop(heapq.heappop(order)):
-                function = timer.function
-                if function is not None:
-                    timer.function = None
-                    function(now)
+            slot = self._slots.pop(heapq.heappop(order))
+            for timer in list(slot):
+                if timer in slot:  # else one before it in the same slot has cancelled it
+                    del slot[timer]
+                    timer.function(now)
 
     def __len__(self) -> int:
         """How many timers are pending."""
-        return sum(timer.function is not None for entries in self._slots.values() for timer in entries)
+        return sum(map(len, self._slots.values()))
