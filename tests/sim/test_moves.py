@@ -237,6 +237,19 @@ def test_a_call_begun_on_a_path_that_dies_is_made_over_the_other_with_its_addres
     assert fleet.talking(call_id, "in1", "out1")
 
 
+@pytest.mark.req("R6", "MH-2")
+def test_a_hang_up_while_the_only_uplink_roams_arrives_at_the_new_address() -> None:
+    fleet, out, _ = two_calls(uplinks=1)
+    fleet.readdress(0)
+    fleet.world.run(1.0)
+    fleet.hang_up("out1", out)
+    fleet.world.run(1.0)
+    fleet.readdress(0, "198.51.100.99")
+    assert fleet.world.run_until(lambda: not fleet.up("in1", out), within=15.0)
+    fleet.hang_up_everything()
+    assert fleet.leaks() == []
+
+
 @pytest.mark.req("R17")
 def test_live_calls_do_not_notice_that_home_restarts() -> None:
     fleet, out, into = two_calls()

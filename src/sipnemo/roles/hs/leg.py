@@ -34,6 +34,7 @@ class Leg:
         self._hops: Final = hops
         "Not tried yet."
         self._pending: Final[dict[ClientTransaction, Hop]] = {}
+        self._tried: Final[set[Flow]] = set()
         self._cancelled: Final[set[ClientTransaction]] = set()
         self._heard: ClientTransaction | None = None
         "The copy that got a provisional response."
@@ -88,7 +89,8 @@ class Leg:
         data = self._fork.outgoing.encode(hs.domain.via(flow, branch), hop)
         client = hs.layer.request(self, branch, self._fork.method, data, flow, now)
         self._pending[client] = hop
-        if self._hops and (hop.watched or flow.reliable):
+        self._tried.add(flow)
+        if hop.watched or (self._hops and flow.reliable):
             self._patience = hs.timers.set(now + hs.settings.path_timeout, self._silent)
 
     def _locate(self, hop: Hop, now: float) -> None:
@@ -115,9 +117,24 @@ class Leg:
     def _silent(self, now: float) -> None:
         """Not even a provisional response: try the next Priority as well."""
         self._patience = None
+        if not self._hops:
+            self._look_again(now)
+        if not self._hops:
+            if self._pending:
+                self._patience = self._hs.timers.set(now + self._hs.settings.path_timeout, self._silent)
+            return
         for client, hop in self._pending.items():
             self._suspect(client.flow, hop, "no answer", now)
         self._next(now)
+
+    def _look_again(self, now: float) -> None:
+        """Flows that the SIP-NMS has registered since: it may have come by a new address (MH-2)."""
+        wall = self._hs.wall(now)
+        for hop in list(self._pending.values()):
+            if hop.watched:
+                flows = self._hs.proxy.flows_of(hop.gateway, wall)
+                self._hops += [hop._replace(flow=flow) for flow in flows if flow not in self._tried]
+                return
 
     def _suspect(self, flow: Flow, hop: Hop, why: str, now: float) -> None:
         if hop.watched:

@@ -27,6 +27,9 @@ class Hop(NamedTuple):
     watched: bool = False
     "A flow of a SIP-NMS: its silence is remembered, and the next Priority tried."
 
+    gateway: str = ""
+    "User part of that SIP-NMS's URI: where flows are looked up that it has registered meanwhile."
+
 
 class Outgoing:
     """The part of a request that is the same whatever hop it takes."""

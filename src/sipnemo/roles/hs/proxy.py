@@ -167,7 +167,7 @@ class Proxy:
         for binding in record.live(wall):
             flow = self._flow(binding)
             if flow is not None:
-                hops.append(Hop(uri, flow, None, own, True))
+                hops.append(Hop(uri, flow, None, own, True, record.user))
                 continue
             contact = parse(binding.contact)
             if is_address(host_port(contact)[0]):
@@ -177,6 +177,12 @@ class Proxy:
         if hs.suspects and len(hops) > 1:
             hops.sort(key=lambda hop: hop.flow in hs.suspects)
         return hops
+
+    def flows_of(self, gateway: str, wall: float) -> list[Flow]:
+        """The flows that a SIP-NMS has now, best Priority first."""
+        record = self._hs.bindings.find(gateway)
+        flows = map(self._flow, record.live(wall)) if record is not None else ()
+        return [flow for flow in flows if flow is not None]
 
     def _record_route(self, record: Record, onward: Request) -> tuple[str, ...]:
         """RO-7: the SIP-NMS's URI, unless it is there already."""
