@@ -11,15 +11,23 @@ class Ids:
     def __init__(self, seed: str) -> None:
         self._key = seed.encode()[:64]
         self._serial = 0
+        self._secrets: list[str] = []
+        "Hex digits for the next branches: one digest serves eight."
         self._prefix = f"z9hG4bK{self._digest('branch')[:8]}"
 
     def _digest(self, text: str) -> str:
         return hashlib.blake2b(text.encode("latin-1"), digest_size=16, key=self._key).hexdigest()
 
     def branch(self) -> str:
-        """A branch parameter with the magic cookie; unique, cheap, need not be secret."""
+        """A branch parameter with the magic cookie; unique, and with 64 bits that nobody can guess.
+
+        A response is known by its branch: who could guess it could answer in the place of whom we have asked.
+        """
         self._serial += 1
-        return f"{self._prefix}{self._serial:x}"
+        if not self._secrets:
+            text = hashlib.blake2b(b"branch%d" % self._serial, key=self._key).hexdigest()
+            self._secrets = [text[at : at + 16] for at in range(0, 128, 16)]
+        return f"{self._prefix}{self._secrets.pop()}{self._serial:x}"
 
     def tag(self) -> str:
         """128 unguessable bits as hex: tags, Call-IDs, cnonces, STUN transaction IDs."""
