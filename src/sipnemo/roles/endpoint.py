@@ -52,6 +52,7 @@ class Endpoint:
         self.limits = limits
         self.ids = Ids(environment.seed)
         self.layer = TransactionLayer(self)
+        self.layer.tag = self.ids.token
         self.timers = self.layer.timers
         self.locator = Locator(self.ids.chance)
         self._tickets = 0

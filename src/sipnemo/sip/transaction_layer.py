@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from sipnemo.sip.flow import Flow
@@ -46,6 +47,8 @@ class TransactionLayer:
         "The actions of the input at hand, the layers' and the roles' in one order; the node takes it after each input."
         self.clients: dict[str, ClientTransaction] = {}
         self.servers: dict[str, ServerTransaction] = {}
+        self.tag: Callable[[str], str] = lambda _key: ""
+        "The To tag of our responses within the server transaction with this key."
 
     # ------------------------------------------------------------------------------------------------- clients
 
@@ -101,11 +104,13 @@ class TransactionLayer:
             self.user.on_request(server, request, now)
 
     def _cancel(self, server: ServerTransaction, request: Request, now: float) -> None:
-        cancelled = self.servers.get(server_key(request, "INVITE"))
+        key = server_key(request, "INVITE")
+        cancelled = self.servers.get(key)
+        tag = self.tag(key)  # the one that the INVITE's own final response gets (§9.2)
         if cancelled is None:
-            server.respond(481, reply(request, 481), now)
+            server.respond(481, reply(request, 481, to_tag=tag), now)
             return
-        server.respond(200, reply(request, 200), now)
+        server.respond(200, reply(request, 200, to_tag=tag), now)
         self.user.on_cancel(server, cancelled, now)
 
     def forget_server(self, server: ServerTransaction) -> None:
