@@ -63,6 +63,9 @@ class Calls:
         left = forwards(request)
         routes = node.routes_behind_us(request)
         next_uri = sip_uri(uri_of(routes[0]) if routes else request.uri)
+        old = self.sessions.get((request.call_id, request.from_tag))
+        if old is not None and old.live:
+            raise SipError(482, "Merged request")  # §8.2.2.2: nobody else may end a call by taking its names
         node.admit_session()
         path = node.choose(None, now)
         token = node.bindings.token_for(request, server.flow)
@@ -72,12 +75,11 @@ class Calls:
         session.mn_target = uri_of(request.value("contact")) or session.mn_user
         session.local_value = request.value("from")
         session.to_value = request.value("to")
-        session.i.received = request.cseq
+        session.first_cseq = request.cseq
         forward = Forward(self, server, session, None, True, path)
         with self._nothing_kept(session, now):
             body, forward.offered = self._body_out(session, request, False, now)
         node.respond(server, 100, now)
-        old = self.sessions.get(session.key)
         if old is not None:
             self.end(old, now)  # the same call, tried again with credentials: its last answer has passed
         self._enter(session)
@@ -91,7 +93,7 @@ class Calls:
 
         def build(target: Target, branch: str) -> tuple[bytes, Flow] | None:
             flow = session.path.flow_to(target)
-            if flow is None:
+            if flow is None or forward.cancelled:
                 return None
             contact = session.path.contact(target.transport, f";mn={token}")
             text = body if session.path is path else self._body_out(session, request, False, now)[0]
@@ -124,10 +126,10 @@ class Calls:
         session.mn_target = mn.contact
         session.mn_user = mn.uri
         session.remote_value = request.value("from")
-        session.e.received = request.cseq
         ours = (request.call_id, request.from_tag) in self.sessions  # from another SIP-MN: we are on the way to it
         routes = [route for route in request.values("record-route") if ours or not node.is_us(uri_of(route))]
         dialog = Dialog(request.from_tag, uri_of(request.value("contact")), routes)
+        dialog.received_from_cn = request.cseq
         session.dialog = dialog
         session.dialogs[dialog.remote_tag] = dialog
         self._locate_dialog(dialog, now)
@@ -153,11 +155,14 @@ class Calls:
         if session is None or dialog is None:
             raise SipError(481)
         left = forwards(request)
-        came = session.i if outward else session.e
         method = request.method
-        if request.cseq <= came.received and method != "BYE":  # the far end may judge that: a call must come to its end
+        last = dialog.received_from_mn if outward else dialog.received_from_cn
+        if request.cseq <= last and method != "BYE":  # the far end may judge that: a call must come to its end
             raise SipError(500, "CSeq out of order")  # RFC 3261 §12.2.2
-        came.received = request.cseq
+        if outward:
+            dialog.received_from_mn = request.cseq
+        else:
+            dialog.received_from_cn = request.cseq
         offers = method == "INVITE" or (method == "UPDATE" and request.body != "")
         if method == "INVITE" and session.pending is not None:
             raise SipError(491)  # RFC 3261 §14.1
@@ -308,6 +313,7 @@ class Calls:
             self.node.respond(cancelled, 487, now)  # still held back
             return
         if forward.client is None:
+            forward.cancelled = True  # where the INVITE is under way, its first answer is answered with CANCEL
             self.failed(forward, 487, now)
             return
         forward.cancel(now)
@@ -389,6 +395,7 @@ class Calls:
                     r for r in reversed(response.values("record-route")) if ours or not self.node.is_us(uri_of(r))
                 ]
                 dialog = Dialog(response.to_tag, "", routes)
+                dialog.received_from_mn = session.first_cseq
                 session.dialogs[response.to_tag] = dialog
                 if status < 200 and session.dialog is None:
                     session.dialog = dialog
@@ -453,7 +460,7 @@ class Calls:
         elif method == "BYE":
             if status not in CHALLENGED and forward.dialog is session.dialog:
                 self.end(session, now)
-        elif status == 481 and session.live:
+        elif status == 481 and session.live and method in ("INVITE", "UPDATE"):  # else of one usage (RFC 5057 §5.1)
             self.node.timers.set(now + AFTER_481, lambda at: self.end(session, at))
         if session.live and method == "INVITE":
             if status < 300 and not forward.outward:
@@ -566,9 +573,10 @@ class Calls:
         value = request.value("replaces")
         if not value:
             return False
-        tag = parameter(f"<>;{value.partition(';')[2]}", "to-tag") or ""
-        session = self.sessions.get((value.partition(";")[0].strip(), tag))
-        return session is not None and session.live
+        call_id, _, tags = value.partition(";")
+        ours, theirs = (parameter(f"<>;{tags}", name) or "" for name in ("to-tag", "from-tag"))
+        session = self.sessions.get((call_id.strip(), ours))
+        return session is not None and session.live and theirs in session.dialogs
 
     def connection_closed(self, flow: Flow) -> None:
         """A SIP-MN's connection is gone: its calls reach it at its Contact's address, by a new one."""
@@ -679,6 +687,8 @@ class Calls:
         session = forward.session
         if not forward.initial:
             return True
+        if session.status is Status.TERMINATED:
+            return False
         client = forward.client
         if client is not None and client.state is not State.CALLING:
             return False  # the far end has it and may be ringing: a second INVITE would ring twice

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Dialog:
     """One far end of a session: the SIP-CN, or one of its forks (RFC 3261 §12)."""
 
-    __slots__ = ("next_hop", "remote_tag", "routes", "target")
+    __slots__ = ("next_hop", "received_from_cn", "received_from_mn", "remote_tag", "routes", "target")
 
     def __init__(self, remote_tag: str, target: str, routes: list[str]) -> None:
         self.remote_tag = remote_tag
@@ -33,25 +33,27 @@ class Dialog:
         "Route header values towards the SIP-CN, ours left out."
         self.next_hop: Target | None = None
         "Where the first route (or the target) was located; None: to be located."
+        self.received_from_mn = 0
+        "Highest CSeq of the SIP-MN's requests: each fork has a count of its own (§12.1.2)."
+        self.received_from_cn = 0
+        "Highest CSeq of the far end's."
 
 
 class Side:
     """CSeq numbers of one side; the SIP-NMS is one dialog end there (RFC 3261 §12.2)."""
 
-    __slots__ = ("map", "received", "sent")
+    __slots__ = ("map", "sent")
 
     def __init__(self) -> None:
         self.sent = 0
         "Of the last request sent on this side."
-        self.received = 0
-        "Highest of the requests received on this side."
         self.map: dict[int, int] = {}
         "CSeq of a request as it came in on the other side → as it left here; for ACK, RAck and CANCEL."
 
     def next(self, number: int) -> int:
         """The CSeq with which a request that came with `number` leaves on this side."""
         self.sent = number if self.sent == 0 else self.sent + 1
-        if len(self.map) >= 8:
+        if len(self.map) >= 32:  # an INVITE's must still be there for its ACK, however many PRACKs came between
             del self.map[next(iter(self.map))]
         self.map[number] = self.sent
         return self.sent
@@ -76,6 +78,7 @@ class Session:
         "dialogs",
         "e",
         "expires",
+        "first_cseq",
         "held",
         "i",
         "inside",
@@ -132,6 +135,8 @@ class Session:
         "Session-Expires towards the SIP-CN as last agreed, with the refresher as we would say it (RFC 4028)."
         self.to_value = ""
         "To of the first INVITE."
+        self.first_cseq = 0
+        "Its CSeq, when the SIP-MN sent it."
         self.moves = 0
         self.acknowledged = False
         "An ACK of a 2xx has passed."
