@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from sim.fleet import HOME, INSIDE, INSTANCE, Fleet
@@ -35,6 +37,27 @@ def test_the_assigned_uri_survives_kill_of_the_home_server_and_so_do_the_binding
     assert fleet.hs.rows[TABLE] == rows
     fleet.call("out1", "in1")  # at once, before anybody registers again
     assert fleet.nms_node.home.uri == uri
+
+
+@pytest.mark.req("RO-2")
+@pytest.mark.parametrize("milliseconds", range(0, 150, 3))
+def test_kill_of_the_home_server_at_any_moment_loses_no_confirmed_binding(milliseconds: int) -> None:
+    fleet = Fleet(inside=1, outside=1, settle=0.0)
+    confirmed: set[str] = set()
+    network = fleet.world.network
+    network.keep = True
+    fleet.operator(1, "off")  # it registers anew, among others, while the phones do for the first time
+    fleet.readdress(1, "203.0.113.99")
+    fleet.world.run(milliseconds / 1000)
+    fleet.hs.kill()
+    for _, source, _, data in network.sent:
+        if source[0] == HOME and data.startswith(b"SIP/2.0 200") and b"REGISTER" in data:
+            confirmed.update(re.findall(r"Contact: <([^>]+)>", data.decode("latin-1")))
+    fleet.hs.restart()
+    kept = {b.contact for record in fleet.hs_node.bindings for b in record.bindings.values()}
+    confirmed -= {"sip:203.0.113.7:5060"}  # taken back
+    assert confirmed <= kept
+    assert confirmed or milliseconds < 60
 
 
 @pytest.mark.req("RO-3", "RO-4")

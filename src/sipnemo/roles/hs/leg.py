@@ -133,7 +133,7 @@ class Leg:
         for hop in list(self._pending.values()):
             if hop.watched:
                 flows = self._hs.proxy.flows_of(hop.gateway, wall)
-                self._hops += [hop._replace(flow=flow) for flow in flows if flow not in self._tried]
+                self._hops.extend(hop._replace(flow=flow) for flow in flows if flow not in self._tried)
                 return
 
     def _suspect(self, flow: Flow, hop: Hop, why: str, now: float) -> None:
