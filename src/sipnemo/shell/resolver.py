@@ -39,6 +39,10 @@ class _Found(NamedTuple):
     until: float
 
 
+Records = tuple[tuple[Any, ...], ...]
+"As in `roles.node.Answer`."
+
+
 class Resolver:
     """Asks the system's name servers, or those given."""
 
@@ -52,8 +56,11 @@ class Resolver:
         hosts: str | Path = "/etc/hosts",
         most_names: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
+        learn: Callable[[str, str, Records], None] | None = None,
     ) -> None:
+        """`learn(name, kind, records)` hears every answer before the node does; see `tls.PeerNames`."""
         self._feed = feed
+        self._learn = learn
         self._within = within
         self._hosts = _Hosts(Path(hosts))
         self._most_names = most_names
@@ -82,6 +89,8 @@ class Resolver:
             else:
                 del self._cache[key]
         if known is not None:
+            if self._learn is not None:
+                self._learn(name, action.kind, known[0])
             asyncio.get_running_loop().call_soon(self._feed, Answer(action.ticket, *known))
         elif key in self._asking:
             self._asking[key].append(action.ticket)
@@ -120,6 +129,8 @@ class Resolver:
         if len(self._cache) >= self._most_names:
             del self._cache[next(iter(self._cache))]
         self._cache[key] = _Found(found, self._clock() + ttl)
+        if self._learn is not None:
+            self._learn(name, kind, found())
         for ticket in self._asking.pop(key, []):
             self._feed(Answer(ticket, found(), ttl))
 

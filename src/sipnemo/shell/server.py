@@ -45,7 +45,7 @@ from sipnemo.shell.resolver import Resolver
 from sipnemo.shell.runtime import STOP_WITHIN, Runtime
 from sipnemo.shell.store import RowStore, StoreError, open_store
 from sipnemo.shell.streams import Streams
-from sipnemo.shell.tls import Tls, TlsError, TlsSettings
+from sipnemo.shell.tls import PeerNames, Tls, TlsError, TlsSettings
 from sipnemo.shell.udp import Udp
 from sipnemo.shell.uplink_routes import UplinkRoutes, paths_of
 
@@ -154,6 +154,7 @@ class _Server:
         self.metrics = Metrics()
         self.runtime: Runtime | None = None
         self.links: dict[str, Link] = {}
+        self.peer_names = PeerNames()
         self.plane: MediaPlane | None = None
         self.routes: UplinkRoutes | None = None
         self.check: asyncio.TimerHandle | None = None
@@ -178,7 +179,9 @@ class _Server:
         runtime.on_bug = lambda: metrics.count(Count("bugs"))
         # Last opened, first closed: the node is cut off before what it uses is closed.
         self._open_store(store, runtime)
-        resolver = Resolver(runtime.feed, servers=settings.dns_servers, port=settings.dns_port)
+        resolver = Resolver(
+            runtime.feed, servers=settings.dns_servers, port=settings.dns_port, learn=self.peer_names.learn
+        )
         closing.push_async_callback(resolver.close)
         self._open_transports(runtime, closing)
         self._open_plane(runtime, closing)
@@ -214,7 +217,7 @@ class _Server:
         closing.callback(udp.close)
         streams = self.streams = Streams(
             runtime.feed,
-            tls=Tls(settings.tls) if settings.tls is not None else None,
+            tls=Tls(replace(settings.tls, names=settings.tls.names or self.peer_names)) if settings.tls else None,
             count=self.metrics.count,
             max_message=settings.max_message,
             max_connections=settings.max_connections,

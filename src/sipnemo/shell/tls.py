@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 class TlsError(Exception):
     """The TLS settings cannot be used; the text names the file and what to do."""
+
+
+class PeerNames(dict[str, str]):
+    """Address literal → the domain that was looked for when DNS gave it (RFC 5922 §4): fed by the resolver.
+
+    A server found by SRV answers for the domain, not for its host's name. The first domain that led to an address
+    counts.
+    """
+
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._domains: dict[str, str] = {}
+
+    def learn(self, name: str, kind: str, records: Sequence[Sequence[Any]]) -> None:
+        """Take an answer of the resolver in."""
+        if len(self) + len(self._domains) > self.MOST:
+            self.clear()
+            self._domains.clear()
+        for record in records:
+            if kind == "SRV" and name.startswith("_sips._tcp."):
+                self._domains.setdefault(str(record[1][3]).rstrip(".").lower(), name.removeprefix("_sips._tcp."))
+            elif kind in ("A", "AAAA"):
+                self.setdefault(str(record[1][0]), self._domains.get(name, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
