@@ -105,10 +105,8 @@ def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
     malformed = _name_the_rest(names, lines) if "" in names else ""
     message: Request | Response
     if start.startswith("SIP/"):
-        status = _STATUS_LINE.fullmatch(start)
-        if status is None or not 100 <= int(status[1]) <= 699:
-            raise ParseError("Malformed Status-Line")
-        message = Response(int(status[1]), status[2], names, lines, body)
+        status, reason = _status_line(start)
+        message = Response(status, reason, names, lines, body)
     else:
         message = _request(start, names, lines, body)
     if malformed or not end:
@@ -118,6 +116,14 @@ def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
         raise ParseError("Message Too Large", 513, _answerable(message))
     _cut_body(message, limits)
     return message
+
+
+@lru_cache(maxsize=256)
+def _status_line(line: str) -> tuple[int, str]:
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None or not 100 <= int(match[1]) <= 699:
+        raise ParseError("Malformed Status-Line")
+    return int(match[1]), match[2]
 
 
 def _request(start: str, names: list[str], lines: list[str], body: str) -> Request:

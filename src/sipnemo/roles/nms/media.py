@@ -186,8 +186,8 @@ class SessionMedia:
     def changes(self, wanted: dict[FlowKey, MediaFlow]) -> list[AddFlows | RemoveFlows]:
         """What the media plane must be told to get from what it has to what is wanted."""
         have = self.flows
-        added = tuple(flow for key, flow in wanted.items() if have.get(key) != flow)
-        removed = tuple(key for key in have if key not in wanted)
+        added = tuple(flow for key, flow in wanted.items() if have.get(key) != flow) if have else (*wanted.values(),)
+        removed = tuple(key for key in have if key not in wanted) if wanted else (*have,)
         self.flows = wanted
         actions: list[AddFlows | RemoveFlows] = []
         if added:

@@ -267,7 +267,7 @@ class MobilityServer(Endpoint):
     def ranked(self, session: Session | None) -> list[Path]:
         """Paths that are ON, the one the policy likes best first (MH-6)."""
         paths = self.paths.on()
-        if len(paths) < 2:
+        if len(paths) < 2 or self.policy is priority:  # they are kept in that order
             return paths
         entries = [path.entry(self.settings.instance) for path in paths]
         view = SessionView(session.call_id if session is not None else "")
