@@ -83,3 +83,23 @@ def test_mutated_messages_do_no_harm(seed: int) -> None:
     assert not home.node.calls
     assert not home.node._waiting
     assert gateway.register() == uri
+
+
+@pytest.mark.parametrize(
+    ("method", "uri", "status"),
+    [
+        pytest.param("REGISTER", "sip:home.example", "401", id="no credentials"),
+        pytest.param("INVITE", "sip:somebody@elsewhere.example", "403", id="relaying"),
+        pytest.param("INVITE", "sip:nobody@home.example", "404", id="a guessed name"),
+        pytest.param("BOGUS", "sip:home.example", "405", id="a method of its own"),
+    ],
+)
+def test_what_strangers_are_refused_takes_no_room(method: str, uri: str, status: str) -> None:
+    """RFC 3261 §8.2.7, §26.3.2.4: a flood of it, from forged addresses even, is neither kept nor multiplied."""
+    home = Home()
+    stranger = Peer(home, ("203.0.113.66", 5060))
+    for number in range(30):
+        stranger.request(method, uri, call_id=f"s{number}", to="<sip:alice@home.example>" if status == "401" else "")
+    assert home.clean
+    home.run(5.0)
+    assert stranger.starts == [status] * 30

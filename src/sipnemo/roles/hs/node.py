@@ -45,6 +45,9 @@ METHODS: Final = (
 )
 _COUNTS: Final = {method: Count("requests", (method,)) for method in METHODS.split(", ")}
 _OTHER: Final = Count("requests", ("other",))
+_CREDENTIALS: Final = frozenset(("authorization", "proxy-authorization"))
+FOR_ANYBODY: Final = (400, 403, 404, 405, 416, 420, 483)
+"Refusals that would be the same for the same request again."
 SUSPECT_FOR: Final = 30.0
 "How long a flow that did not answer comes last, unless something is heard from it before."
 
@@ -240,6 +243,9 @@ class HomeServer(Endpoint):
         elif error.status not in (480, 423):
             self.log("info", f"{request.method} {request.uri} refused: {error}", request.call_id)
         self.respond(server, error.status, now, reason=error.reason, headers=error.headers)
+        anonymous = not _CREDENTIALS.intersection(request.names)
+        if isinstance(error, DeniedError) or (anonymous and error.status in FOR_ANYBODY):
+            server.terminate()  # who it was is not proven: nothing is kept, or repeated to a forged address (§8.2.7)
 
     def _back(self, response: Response, flow: Flow) -> Flow | None:
         """Where the topmost Via of a response leads (§18.2.2); only plain UDP can be found again without state."""

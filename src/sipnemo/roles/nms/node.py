@@ -119,6 +119,13 @@ class MobilityServer(Endpoint):
         except SipError as error:
             if not server.finished:
                 self.respond(server, error.status, now, reason=error.reason, headers=error.headers)
+                if self._from_a_stranger(server, request):
+                    server.terminate()  # nothing is kept for it, or repeated to an address that may be forged (§8.2.7)
+
+    def _from_a_stranger(self, server: ServerTransaction, request: Request) -> bool:
+        """Whether a request has come from outside, not from the SIP-HS, and belongs to no call."""
+        known = server.flow.local in self.inside or self.home.trusts(server.flow)
+        return not known and (request.call_id, request.to_tag) not in self.calls.sessions
 
     def _from_inside(self, server: ServerTransaction, request: Request, now: float) -> None:
         if request.to_tag and (request.call_id, request.from_tag) in self.calls.sessions:
