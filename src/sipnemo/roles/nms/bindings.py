@@ -221,7 +221,11 @@ class Relayed:
         if response.status == 100:
             return
         if 200 <= response.status < 300:
-            self._bindings.accepted(self._server, self._contacts, response, now)
+            try:
+                self._bindings.accepted(self._server, self._contacts, response, now)
+            except SipError as error:
+                if not self._server.finished:
+                    self._bindings._node.respond(self._server, error.status, now, reason=error.reason)
         elif not self._server.finished:
             data = translate.response(response, self._server.request, response.body)
             self._server.respond(response.status, data, now)

@@ -240,8 +240,8 @@ class Registration:
             # with its own registration.
             self._removes = [f"{other._bare()};expires=0" for other in self._others()]
             self._send([self.contact, *self._removes], now)
-        elif status == 423 and response.value("min-expires").isdecimal():
-            self._expires = max(self._expires, int(response.value("min-expires")[:9]))
+        elif status == 423 and self._expires < (least := _seconds(response.value("min-expires"))):
+            self._expires = least
             self.register(now)
         else:
             retry = response.value("retry-after").partition(";")[0].partition("(")[0].strip()
@@ -299,3 +299,8 @@ class Registration:
             self.registered = False
         wait = min(MAX_BACKOFF, BASE_BACKOFF * 2.0 ** min(self._failures - 1, 10)) * (0.5 + self._node.ids.chance() / 2)
         self._timer = self._node.timers.set(now + max(wait, at_least), self.register)
+
+
+def _seconds(text: str) -> int:
+    """A span as a header says it; 0 when it is malformed."""
+    return int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else 0

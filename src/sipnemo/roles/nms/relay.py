@@ -7,6 +7,7 @@ subscription needs no re-SUBSCRIBE when calls move.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 FORMS_DIALOG = frozenset(("SUBSCRIBE", "REFER", "NOTIFY"))
 USAGE_KEPT = 7200.0
 "Seconds a subscription is remembered after its last SUBSCRIBE, NOTIFY or REFER."
+MOST_USAGES = 20_000
+"Subscriptions at a time; beyond: 503."
 
 
 @dataclass(slots=True)
@@ -50,6 +53,11 @@ class Relay:
         for key in [key for key, usage in self.usages.items() if usage.until <= now]:
             del self.usages[key]
 
+    def _remember(self, key: tuple[str, str], usage: Usage) -> None:
+        if key not in self.usages and len(self.usages) >= MOST_USAGES:
+            raise SipError(503, "Too many subscriptions", ("Retry-After: 60",))
+        self.usages[key] = usage
+
     def outward(self, server: ServerTransaction, request: Request, now: float) -> None:
         """From a SIP-MN."""
         node = self._node
@@ -65,7 +73,7 @@ class Relay:
         if request.method in FORMS_DIALOG:
             contact = f"{node.permanent_uri()};mn={token}"
             usage = Usage(server.flow, uri_of(request.value("contact")), token, now + USAGE_KEPT)
-            self.usages[request.call_id, request.from_tag] = usage
+            self._remember((request.call_id, request.from_tag), usage)
 
         def build(target: Target, branch: str) -> tuple[bytes, Flow] | None:
             flow = node.way_out(target)
@@ -146,6 +154,8 @@ class Passing:
         routes = translate.lines_of(response, "record-route")
         contact = ""
         if self._outward:
+            if asked.method == "SUBSCRIBE" and not asked.to_tag and response.status >= 300:
+                self._relay.usages.pop((asked.call_id, asked.from_tag), None)
             if forms:
                 routes.insert(0, node.inside_record_route(self._server.flow))
         else:
@@ -154,7 +164,8 @@ class Passing:
                 routes = translate.lines_of(asked, "record-route")
                 if response.to_tag and response.status < 300:
                     usage = Usage(client.flow, uri_of(response.value("contact")), self.token, now + USAGE_KEPT)
-                    self._relay.usages[asked.call_id, response.to_tag] = usage
+                    with suppress(SipError):  # without room, what comes of it must come by way of the SIP-HS
+                        self._relay._remember((asked.call_id, response.to_tag), usage)
             contact = f"{node.permanent_uri()};mn={self.token}"
         self._server.respond(response.status, translate.response(response, asked, response.body, contact, routes), now)
 
