@@ -250,6 +250,34 @@ def test_a_hang_up_while_the_only_uplink_roams_arrives_at_the_new_address() -> N
     assert fleet.leaks() == []
 
 
+@pytest.mark.req("R2", "R6")
+@pytest.mark.parametrize("method", ["BYE", "REFER"])
+def test_a_request_that_a_move_overtakes_arrives_all_the_same(method: str) -> None:
+    fleet, out, _ = two_calls()
+    lost: list[bytes] = []
+
+    def first_copies(data: bytes, source: tuple[str, int], _target: tuple[str, int]) -> bool:
+        if data.startswith(method.encode()) and not source[0].startswith("10.") and len(lost) < 2:
+            lost.append(data)
+            return True
+        return False
+
+    fleet.world.network.drop = first_copies
+    if method == "BYE":
+        fleet.hang_up("in1", out)
+    else:
+        fleet.phones["in1"].command("refer", call_id=out, uri="sip:in2@home.example")
+    fleet.world.run(0.1)
+    fleet.operator(1, "off")
+    fleet.world.run(5.0)
+    if method == "BYE":
+        assert not fleet.up("out1", out)
+    else:
+        assert fleet.phones["out1"].notices("referred")
+    fleet.hang_up_everything()
+    assert fleet.leaks() == []
+
+
 @pytest.mark.req("R17")
 def test_live_calls_do_not_notice_that_home_restarts() -> None:
     fleet, out, into = two_calls()

@@ -207,6 +207,8 @@ class Calls:
                 dialog.target = contact
                 if not dialog.routes:
                     dialog.next_hop = None
+        elif method == "BYE" and dialog is session.dialog:
+            session.ending = True
         if method == "INVITE":
             session.pending = forward
             node.respond(server, 100, now)
@@ -329,6 +331,8 @@ class Calls:
         if forward.session.status is Status.TERMINATED:
             self._answered_too_late(forward, response, now)
             return
+        if status == 500 and self._overtaken(forward, now):
+            return
         if status >= 200:
             forward.finish()
         elif forward.request.method == "INVITE":
@@ -347,6 +351,18 @@ class Calls:
         self._pass_on(forward, response, body, now)
         if status >= 200:
             self._finished(forward, response, status, now)
+
+    def _overtaken(self, forward: Forward, now: float) -> bool:
+        """A request that a re-INVITE of ours has overtaken is out of order for the SIP-CN (§12.2.2): once more."""
+        session, request = forward.session, forward.request
+        if not forward.outward or forward.initial or forward.overtaken or forward.client is None:
+            return False
+        if session.e.map.get(request.cseq, session.e.sent) >= session.e.sent:
+            return False
+        forward.overtaken = True
+        body = self._body_out(session, request, False, now)[0] if forward.offered else request.body
+        self._send_within(forward, session.e.again(request.cseq), forwards(request), body, now)
+        return True
 
     def _answered_too_late(self, forward: Forward, response: Response, now: float) -> None:
         """A response to a request of a call that is over; a 2xx that makes a call gets ACK and BYE (§9.1)."""
@@ -460,6 +476,9 @@ class Calls:
         elif method == "BYE":
             if status not in CHALLENGED and forward.dialog is session.dialog:
                 self.end(session, now)
+            else:
+                session.ending = False
+                self.node.handover.session_free(session, now)
         elif status == 481 and session.live and method in ("INVITE", "UPDATE"):  # else of one usage (RFC 5057 §5.1)
             self.node.timers.set(now + AFTER_481, lambda at: self.end(session, at))
         if session.live and method == "INVITE":

@@ -26,6 +26,7 @@ class Forward:
         "late",
         "offered",
         "outward",
+        "overtaken",
         "path",
         "patience",
         "request",
@@ -57,6 +58,8 @@ class Forward:
         "It carried an offer, so descriptions in its responses are answers (RFC 3264)."
         self.client: ClientTransaction | None = None
         self.cancelled = False
+        self.overtaken = False
+        "It has been sent anew because a request of ours with a higher CSeq was faster."
         self.late = False
         "It was answered with a 2xx after its session had ended."
         self.patience: Timer | None = None

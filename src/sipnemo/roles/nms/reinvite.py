@@ -99,7 +99,7 @@ class Move:
             self._take(choice)
         self.path = choice
         awaited = session.ack_awaited_until > now
-        self.waiting_for_turn = session.pending is not None or awaited
+        self.waiting_for_turn = session.pending is not None or session.ending or awaited
         if self.waiting_for_turn:
             if awaited:
                 self._retry(session.ack_awaited_until - now, now)

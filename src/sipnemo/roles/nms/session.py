@@ -77,6 +77,7 @@ class Session:
         "dialog",
         "dialogs",
         "e",
+        "ending",
         "expires",
         "first_cseq",
         "held",
@@ -138,6 +139,8 @@ class Session:
         self.first_cseq = 0
         "Its CSeq, when the SIP-MN sent it."
         self.moves = 0
+        self.ending = False
+        "A BYE is on its way: no re-INVITE of ours may overtake it."
         self.acknowledged = False
         "An ACK of a 2xx has passed."
         self.ack_awaited_until = 0.0
