@@ -211,6 +211,8 @@ class Fleet:
     def leaks(self, span: float = 80.0, crosstalk: bool = True) -> list[str]:
         """Let all timers of ended calls run out, then say what is left that should not be."""
         self.world.run(span)
+        if self.nms_node._waiting:
+            self.world.run(0.2)  # a question that was asked just now
         found = [f"phone {name}: {left}" for name, station in self.phones.items() for left in _left_in_phone(station)]
         found += [f"gateway: {left}" for left in _left_in_nms(self.nms)]
         found += [f"home: {left}" for left in _left_in_hs(self.hs_node)]
