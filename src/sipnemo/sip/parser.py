@@ -103,6 +103,10 @@ def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
     known = _spelled.get
     names = [known(line[: line.find(":") + 1], "") for line in lines]  # without a colon no name is found
     malformed = _name_the_rest(names, lines) if "" in names else ""
+    if head.count("\n") != len(lines) or head.count("\r") != len(lines):
+        malformed = (
+            "CR or LF within a header"  # where the next element sees a line end, it would see a header of its own
+        )
     message: Request | Response
     if start.startswith("SIP/"):
         status, reason = _status_line(start)
