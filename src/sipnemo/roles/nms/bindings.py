@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sipnemo.nemo.binding_list import BindingEntry
 from sipnemo.roles.endpoint import forwards, via_line
 from sipnemo.roles.nms import translate
-from sipnemo.roles.nms.calls import sip_uri
+from sipnemo.roles.nms.targets import sip_uri
 from sipnemo.roles.node import Count
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Flow

@@ -9,7 +9,7 @@ from sipnemo.sip.timers import Timer
 from sipnemo.sip.transaction import ClientTransaction, InviteClient, ServerTransaction, State
 
 if TYPE_CHECKING:
-    from sipnemo.roles.nms.calls import Calls
+    from sipnemo.roles.nms.answers import Answers
     from sipnemo.roles.nms.paths import Path
     from sipnemo.roles.nms.session import Dialog, Session
 
@@ -18,7 +18,7 @@ class Forward:
     """Ties the server transaction of one side to the client transaction of the other."""
 
     __slots__ = (
-        "calls",
+        "answers",
         "cancelled",
         "client",
         "dialog",
@@ -36,14 +36,14 @@ class Forward:
 
     def __init__(
         self,
-        calls: Calls,
+        answers: Answers,
         server: ServerTransaction,
         session: Session,
         dialog: Dialog | None,
         outward: bool,
         path: Path,
     ) -> None:
-        self.calls = calls
+        self.answers = answers
         self.server = server
         self.request: Request = server.request
         self.session = session
@@ -71,12 +71,12 @@ class Forward:
         self.client = client
         if self.cancelled and response.status < 200:
             self.send_cancel(now)
-        self.calls.answered(self, response, now)
+        self.answers.answered(self, response, now)
 
     def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
         """The other side has not."""
         self.client = client
-        self.calls.failed(self, status, now)
+        self.answers.failed(self, status, now)
 
     def cancel(self, now: float) -> None:
         """The caller gives up: CANCEL as soon as a provisional response has come (§9.1)."""
@@ -96,7 +96,7 @@ class Forward:
         """Give up at `at` unless a final response comes or the wait is renewed."""
         if self.patience is not None:
             self.patience.cancel()
-        self.patience = self.calls.node.timers.set(at, self._out_of_patience)
+        self.patience = self.answers.node.timers.set(at, self._out_of_patience)
 
     def finish(self) -> None:
         """A final response has passed."""
@@ -105,7 +105,7 @@ class Forward:
             self.patience = None
 
     def _out_of_patience(self, now: float) -> None:
-        self.calls.overdue(self, now)
+        self.answers.overdue(self, now)
 
 
 class Unheard:

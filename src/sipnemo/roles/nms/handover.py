@@ -79,7 +79,7 @@ class Handover:
         """No path for too long: the calls that waited for one end (R18)."""
         self._giving_up = None
         for session in [session for session in self._node.calls.open if not session.path.on]:
-            self._node.calls.hang_up_inside(session, "no uplink", now)
+            self._node.own_requests.hang_up_inside(session, "no uplink", now)
 
     def path_on(self, path: Path, now: float) -> None:
         """A path can be used: calls that had none move to it."""
@@ -147,6 +147,7 @@ class Handover:
             return
         move = Move(self, self._node, session, wave)
         session.move = move
+        wave.moving += 1
         self._queue.append(move)
 
     def _paced(self, now: float) -> None:
@@ -213,6 +214,7 @@ class Handover:
         wave = move.wave
         record = MoveRecord(move.session, move.path, outcome, reason, move.answered_after, move.gap_down)
         wave.add(record)
+        wave.moving -= 1
         self._node.act(Count("moves", (wave.cause, outcome)))
         if move.answered_after is not None:
             self._node.act(Observe("move_answer_seconds", move.answered_after))
@@ -222,14 +224,11 @@ class Handover:
         self._settle(wave, now)
 
     def _settle(self, wave: Wave, now: float) -> None:
-        if wave.done_at is None and len(wave.records) >= wave.calls - self._ringing(wave):
+        if wave.done_at is None and wave.moving == 0:
             wave.done_at = now
             if wave.calls:
                 self._node.log("info", "calls moved", **wave.row(each=False))
                 self._node.act(Notice("moved", wave.row(each=False)))
-
-    def _ringing(self, wave: Wave) -> int:
-        return sum(not s.live and s.path.name == wave.from_path for s in self._node.calls.open)
 
     def group_for(self, session: Session) -> int:
         """Group of a session's uplink flows."""

@@ -71,6 +71,9 @@ class Wave:
     "Seconds for which the path had already been silent then; 0.0 where the kernel told of the loss."
 
     calls: int = 0
+    moving: int = 0
+    "Of them, those whose move has begun and not ended."
+
     invites: int = 0
     "Re-INVITEs sent, repeated attempts included."
 

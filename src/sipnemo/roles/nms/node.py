@@ -10,12 +10,16 @@ from sipnemo.media.flow import INSIDE, MediaPath
 from sipnemo.media.ports import PortPool
 from sipnemo.nemo.policy import Policy, SessionView, priority
 from sipnemo.roles.endpoint import Attempts, Endpoint, host_text
+from sipnemo.roles.nms.answers import Answers
 from sipnemo.roles.nms.bindings import Bindings
 from sipnemo.roles.nms.calls import Calls
 from sipnemo.roles.nms.forward import Forward
 from sipnemo.roles.nms.handover import Handover
 from sipnemo.roles.nms.home import Home
+from sipnemo.roles.nms.in_dialog import InDialog
+from sipnemo.roles.nms.inviting import Inviting
 from sipnemo.roles.nms.load import LoadMeter
+from sipnemo.roles.nms.own_requests import OwnRequests
 from sipnemo.roles.nms.paths import Path, Paths
 from sipnemo.roles.nms.probe import Prober
 from sipnemo.roles.nms.relay import Relay
@@ -69,6 +73,10 @@ class MobilityServer(Endpoint):
         self.home = Home(self)
         self.bindings = Bindings(self)
         self.calls = Calls(self)
+        self.inviting = Inviting(self)
+        self.in_dialog = InDialog(self)
+        self.answers = Answers(self)
+        self.own_requests = OwnRequests(self)
         self.relay = Relay(self)
         self.handover = Handover(self)
         self.load = LoadMeter(self)
@@ -129,13 +137,13 @@ class MobilityServer(Endpoint):
 
     def _from_inside(self, server: ServerTransaction, request: Request, now: float) -> None:
         if request.to_tag and (request.call_id, request.from_tag) in self.calls.sessions:
-            self.calls.within(server, request, True, now)
+            self.in_dialog.receive(server, request, True, now)
         elif request.method == "REGISTER":
             self.bindings.register(server, request, now)
         elif request.method == "INVITE":
             if request.to_tag:
                 raise SipError(481)
-            self.calls.begin_from_mn(server, request, now)
+            self.inviting.from_mn(server, request, now)
         elif request.to_tag and request.method in ("BYE", "UPDATE", "PRACK", "INFO"):
             raise SipError(481)
         else:
@@ -143,7 +151,7 @@ class MobilityServer(Endpoint):
 
     def _from_outside(self, server: ServerTransaction, request: Request, now: float) -> None:
         if request.to_tag and (request.call_id, request.to_tag) in self.calls.sessions:
-            self.calls.within(server, request, False, now)
+            self.in_dialog.receive(server, request, False, now)
         elif request.method == "INVITE":
             self._invited(server, request, now)
         elif request.method == "REGISTER" or (request.to_tag and request.method in ("BYE", "UPDATE", "PRACK", "INFO")):
@@ -165,20 +173,20 @@ class MobilityServer(Endpoint):
             raise SipError(503)
         if not path.on:  # in hold-down, or drained: the answer names a better one
             path = next(iter(self.ranked(None)), path)
-        self.calls.begin_from_cn(server, request, mn, path, now)
+        self.inviting.from_cn(server, request, mn, path, now)
 
     def on_ack(self, request: Request, flow: Flow, now: float) -> None:
         """The ACK of a 2xx."""
-        self.calls.ack(request, flow.local in self.inside, now)
+        self.in_dialog.ack(request, flow.local in self.inside, now)
 
     def on_cancel(self, server: ServerTransaction, cancelled: ServerTransaction, now: float) -> None:
         """A caller gives up."""
-        self.calls.cancel(cancelled, now)
+        self.in_dialog.cancel(cancelled, now)
 
     def on_stray(self, response: Response, flow: Flow, now: float) -> None:
         """A 2xx of an INVITE given up meanwhile still wants its ACK, or its sender would end the call."""
         if response.cseq_method == "INVITE" and 200 <= response.status < 300:
-            self.calls.stray_answer(response, flow, now)
+            self.own_requests.stray_answer(response, flow, now)
 
     def on_stun(self, data: bytes, flow: Flow, now: float) -> None:
         """An answer to a probe of ours; requests are not answered: nobody has a reason to ask."""
@@ -271,17 +279,17 @@ class MobilityServer(Endpoint):
 
     # ------------------------------------------------------------------------------------------------- choosing
 
-    def ranked(self, session: Session | None) -> list[Path]:
-        """Paths that are ON, the one the policy likes best first (MH-6)."""
+    def ranked(self, session: Session | SessionView | None) -> list[Path]:
+        """Paths that are ON, the one the policy likes best for this session first (MH-6)."""
         paths = self.paths.on()
         if len(paths) < 2 or self.policy is priority:  # they are kept in that order
             return paths
         entries = [path.entry(self.settings.instance) for path in paths]
-        view = SessionView(session.call_id if session is not None else "")
+        view = session if isinstance(session, SessionView) else SessionView(session.call_id if session else "")
         by_key = {entry.key: path for entry, path in zip(entries, paths, strict=True)}
         return [by_key[entry.key] for entry in self.policy(entries, view) if entry.key in by_key]
 
-    def choose(self, session: Session | None, now: float) -> Path:
+    def choose(self, session: SessionView | None, now: float) -> Path:
         """The path for something new; 503 when none is ON."""
         ranked = self.ranked(session)
         if not ranked:

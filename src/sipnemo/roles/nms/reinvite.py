@@ -184,9 +184,9 @@ class Move:
         self._quiet()
         if status < 300:
             self._accepted(client, response, now)
-            self._node.calls.release_held(self.session, now)
+            self._node.in_dialog.release_held(self.session, now)
             return
-        self._node.calls.release_held(self.session, now)
+        self._node.in_dialog.release_held(self.session, now)
         why = f"{status} {response.reason}"
         match status:
             case 401 | 407 if self._challenged(response):
@@ -197,7 +197,7 @@ class Move:
                 self._retry(2.1 + 1.9 * chance if self.session.outgoing else 2.0 * chance, now)
             case 481:
                 self.end("failed", why, now)
-                self._node.calls.hang_up_inside(self.session, "the far end has ended the call", now)
+                self._node.own_requests.hang_up_inside(self.session, "the far end has ended the call", now)
             case 408 | 500 | 502 | 503 | 504:
                 self._retry(_retry_after(response) or 0.5 * 2.0 ** min(self._tries, 5), now, why)
             case _:
@@ -207,14 +207,14 @@ class Move:
         """Nothing came, or nothing could be sent."""
         if client is self._client and not self.over:
             self._client = None
-            self._node.calls.release_held(self.session, now)
+            self._node.in_dialog.release_held(self.session, now)
             self._unanswered("no answer" if status == 408 else "unreachable", now)
 
     def _silent(self, now: float) -> None:
         if self._client is not None:
             self._client.abandon()
             self._client = None
-        self._node.calls.release_held(self.session, now)
+        self._node.in_dialog.release_held(self.session, now)
         self._unanswered("no answer", now)
 
     def _unanswered(self, why: str, now: float) -> None:
@@ -262,7 +262,7 @@ class Move:
             if not dialog.routes:
                 dialog.next_hop = None
         if client.method == "INVITE":
-            self._ack = (self._node.calls.ack_of_ours(session, client, self.path), client.flow)
+            self._ack = (self._node.own_requests.ack(session, client, self.path), client.flow)
             self._node.act(Send(*self._ack))
         self._take(self.path)
         span = body_sdp(response)
@@ -319,7 +319,7 @@ class Move:
             self._client = None
         if self.session.move is self:
             self.session.move = None
-        self._node.calls.release_held(self.session, now)
+        self._node.in_dialog.release_held(self.session, now)
         if outcome != "verified":
             self._node.log("info", "move ended", self.session.call_id, outcome=outcome, reason=reason)
         if outcome in ("verified", "unverified"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sipnemo.roles.endpoint import forwards, via_line
 from sipnemo.roles.nms import translate
-from sipnemo.roles.nms.calls import sip_uri, sized
+from sipnemo.roles.nms.targets import sip_uri, sized
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Request, Response, uri_of

@@ -1,0 +1,240 @@
+"""Responses on their way back, and requests that get none (RFC 3261 §12.1, §16.7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipnemo.nemo.session_list import SessionStatus as Status
+from sipnemo.roles.nms import translate
+from sipnemo.roles.nms.forward import Forward, Unheard
+from sipnemo.roles.nms.session import Dialog, Session
+from sipnemo.roles.node import Count, Observe, Send
+from sipnemo.sip.errors import SipError
+from sipnemo.sip.message import Response, uri_of
+from sipnemo.sip.timers import TIMEOUT, TIMER_C
+
+if TYPE_CHECKING:
+    from sipnemo.roles.nms.node import MobilityServer
+
+from sipnemo.roles.nms.in_dialog import TARGET_REFRESH
+
+CHALLENGED = (401, 407)
+ACK_WITHIN = 2.0
+"Seconds that a re-INVITE of ours waits for the ACK of a 2xx to the SIP-CN (RFC 3261 §14.1)."
+AFTER_TIMEOUT = 8.0
+"Seconds that a callee has, after Timer H, to end by BYE a call whose ACK never came."
+AFTER_481 = 32.0
+"Seconds a session is kept whose far end says that it knows of no dialog; the SIP-MN's BYE should come (RFC 5057)."
+
+
+class Answers:
+    """Passes responses back, and draws the conclusions."""
+
+    def __init__(self, node: MobilityServer) -> None:
+        self.node = node
+
+    def answered(self, forward: Forward, response: Response, now: float) -> None:
+        """A response on its way back."""
+        status = response.status
+        if status == 100:
+            return
+        if forward.session.status is Status.TERMINATED:
+            self._answered_too_late(forward, response, now)
+            return
+        if status == 500 and self.node.calls.overtaken(forward, now):
+            return
+        if status >= 200:
+            forward.finish()
+        elif forward.request.method == "INVITE":
+            forward.wait(now + TIMER_C)
+        try:
+            body = self._answer_body(forward, response, now)
+        except SipError as error:
+            self._unusable(forward, response, error, now)
+            return
+        if forward.initial:
+            self._progress(forward, response, now)
+        elif 200 <= status < 300 and forward.request.method in TARGET_REFRESH:
+            self._refreshed(forward, response)
+        if 200 <= status < 300 and forward.request.method in ("INVITE", "UPDATE"):
+            forward.session.expires = agreed_expires(response, forward.outward)
+        self._pass_on(forward, response, body, now)
+        if status >= 200:
+            self._finished(forward, response, status, now)
+
+    def _answered_too_late(self, forward: Forward, response: Response, now: float) -> None:
+        """A response to a request of a call that is over; a 2xx that makes a call gets ACK and BYE (§9.1)."""
+        if response.status < 200:
+            return
+        forward.finish()
+        client = forward.client
+        if forward.request.method != "INVITE" or response.status >= 300 or client is None:
+            if not forward.server.finished:
+                self._pass_on(forward, response, response.body, now)
+            return
+        dialog = Dialog(response.to_tag, uri_of(response.value("contact")), [])
+        dialog.routes = [r for r in reversed(response.values("record-route")) if not self.node.is_us(uri_of(r))]
+        ends = (response.value("from"), response.value("to"))
+        ack = self.node.own_requests.request(forward.session, dialog, "ACK", str(response.cseq), client.flow, ends)
+        self.node.act(Send(ack, client.flow))
+        if forward.late:
+            return  # a retransmission: the BYE is on its way
+        forward.late = True
+        branch = self.node.ids.branch()
+        number = str(response.cseq + 1)
+        bye = self.node.own_requests.request(forward.session, dialog, "BYE", number, client.flow, ends, branch)
+        self.node.layer.request(Unheard(), branch, "BYE", bye, client.flow, now)
+
+    def _pass_on(self, forward: Forward, response: Response, body: str, now: float) -> None:
+        session, asked = forward.session, forward.request
+        if forward.outward:
+            routes = [self.node.inside_record_route(session.inside)] if forward.initial and response.to_tag else []
+            data = translate.response(response, asked, body, "", routes)
+        else:
+            transport = forward.server.flow.local.transport
+            contact = session.path.contact(transport, f";mn={session.token}")
+            routes = translate.lines_of(asked, "record-route") if forward.initial and response.to_tag else []
+            data = translate.response(response, asked, body, contact, routes)
+        forward.server.respond(response.status, data, now)
+
+    def _progress(self, forward: Forward, response: Response, now: float) -> None:
+        """What a response to the first INVITE tells of the dialogs it makes (§12.1)."""
+        session, status = forward.session, response.status
+        if status >= 300 or not response.to_tag:
+            return
+        if forward.outward:
+            dialog = session.dialogs.get(response.to_tag)
+            if dialog is None:
+                ours = (response.call_id, response.to_tag) in self.node.calls.sessions
+                routes = [
+                    r for r in reversed(response.values("record-route")) if ours or not self.node.is_us(uri_of(r))
+                ]
+                dialog = Dialog(response.to_tag, "", routes)
+                dialog.received_from_mn = session.first_cseq
+                session.dialogs[response.to_tag] = dialog
+                if status < 200 and session.dialog is None:
+                    session.dialog = dialog
+            contact = uri_of(response.value("contact"))
+            if contact and contact != dialog.target:
+                dialog.target = contact
+                self.node.calls.prepare(dialog, now)
+            if status >= 200 and not session.live:
+                session.dialog = dialog
+                session.remote_value = response.value("to")
+        else:
+            contact = uri_of(response.value("contact"))
+            if contact:
+                session.mn_target = contact
+            if session.phone_tag != response.to_tag and not session.live:
+                self.node.calls.sessions.pop(session.key, None)
+                session.phone_tag = response.to_tag
+                self.node.calls.sessions[session.key] = session
+            session.local_value = response.value("to")
+        if status < 200:
+            if session.status is Status.INVITING:
+                session.status = Status.RINGING
+        elif not session.live:
+            session.status = Status.SUCCESS
+            session.answered_at = now
+            self.node.timers.set(now + TIMEOUT + AFTER_TIMEOUT, lambda at: self._never_acknowledged(session, at))
+            node = self.node
+            node.act(Count("calls_answered", ("out" if session.outgoing else "in",)))
+            node.act(Observe("call_setup_seconds", now - session.created_at))
+            if not session.path.on:
+                node.handover.session_stranded(session, now)
+
+    def _never_acknowledged(self, session: Session, now: float) -> None:
+        """Its callee has ended the call by now (§13.3.1.4), and the BYE did not come this way."""
+        if session.live and not session.acknowledged:
+            self.node.log("warning", "call ended that was never acknowledged", session.call_id)
+            self.node.calls.end(session, now)
+
+    def _refreshed(self, forward: Forward, response: Response) -> None:
+        contact = uri_of(response.value("contact"))
+        if not contact:
+            return
+        if not forward.outward:
+            forward.session.mn_target = contact
+        elif forward.dialog is not None and forward.dialog.target != contact:
+            forward.dialog.target = contact
+            if not forward.dialog.routes:
+                forward.dialog.next_hop = None
+
+    def _finished(self, forward: Forward, response: Response, status: int, now: float) -> None:
+        """A final response has passed: what ends with it."""
+        session, method = forward.session, forward.request.method
+        if session.pending is forward:
+            session.pending = None
+        if status >= 300 and forward.offered and session.media is not None:
+            session.media.rejected()
+        if forward.initial:
+            if status >= 300:
+                self.node.act(Count("calls_refused", (str(status),)))
+                if not session.live:
+                    self.node.calls.end(session, now)
+        elif method == "BYE":
+            if status not in CHALLENGED and forward.dialog is session.dialog:
+                self.node.calls.end(session, now)
+            else:
+                session.ending = False
+                self.node.handover.session_free(session, now)
+        elif status == 481 and session.live and method in ("INVITE", "UPDATE"):  # else of one usage (RFC 5057 §5.1)
+            self.node.timers.set(now + AFTER_481, lambda at: self.node.calls.end(session, at))
+        if session.live and method == "INVITE":
+            if status < 300 and not forward.outward:
+                session.ack_awaited_until = now + ACK_WITHIN
+            self.node.handover.session_free(session, now)
+
+    def failed(self, forward: Forward, status: int, now: float) -> None:
+        """The other side has not answered: say so, in its place."""
+        forward.finish()
+        session, server = forward.session, forward.server
+        if forward.cancelled and forward.request.method == "INVITE":
+            status = 487
+        if not server.finished:
+            self.node.respond(server, status, now)
+        if session.pending is forward:
+            session.pending = None
+        if session.media is not None and forward.offered:
+            session.media.rejected()
+        if (forward.initial and not session.live) or (forward.request.method == "BYE" and session.live):
+            self.node.calls.end(session, now)
+        elif session.live and forward.request.method == "INVITE":
+            self.node.handover.session_free(session, now)
+
+    def overdue(self, forward: Forward, now: float) -> None:
+        """Timer C, or no final response to a CANCEL."""
+        if forward.cancelled or forward.client is None:
+            if forward.client is not None:
+                forward.client.abandon()
+            self.failed(forward, 408, now)
+        else:
+            forward.cancel(now)
+            forward.wait(now + TIMEOUT)
+
+    def _unusable(self, forward: Forward, response: Response, error: SipError, now: float) -> None:
+        """A description in a response that cannot be served: the call cannot be (only its 2xx matters)."""
+        self.node.log("warning", "description in a response refused", forward.request.call_id, why=str(error))
+        if response.status >= 200:
+            self.failed(forward, 488 if error.status == 488 else error.status, now)
+
+    def _answer_body(self, forward: Forward, response: Response, now: float) -> str:
+        if not response.body or response.status >= 300:
+            return response.body
+        if forward.outward:
+            flow = forward.client.flow if forward.client is not None else forward.server.flow
+            return self.node.calls.body_in(forward.session, response, forward.offered, flow, now)[0]
+        return self.node.calls.body_out(forward.session, response, forward.offered, now)[0]
+
+
+def agreed_expires(response: Response, outward: bool) -> str:
+    """Session-Expires as our own re-INVITE would say it, after this 2xx (RFC 4028 §7.4); "" when there is none.
+
+    `refresher` counts from who sends the request; towards the SIP-CN we stand for the SIP-MN.
+    """
+    value = response.value("session-expires")
+    seconds, _, rest = value.partition(";")
+    if not seconds.strip().isdecimal():
+        return ""
+    mn_refreshes = ("refresher=uac" in rest.replace(" ", "").lower()) == outward
+    return f"{seconds.strip()};refresher={'uac' if mn_refreshes else 'uas'}"

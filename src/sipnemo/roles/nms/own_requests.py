@@ -1,0 +1,90 @@
+"""Requests within a call that are the gateway's own: the ACK of its re-INVITEs, and the BYE of a call that is lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipnemo.roles.endpoint import via_line
+from sipnemo.roles.nms.forward import Unheard
+from sipnemo.roles.nms.session import Dialog, Session
+from sipnemo.roles.node import Send
+from sipnemo.sip.flow import Flow
+from sipnemo.sip.message import Response
+from sipnemo.sip.transaction import ClientTransaction
+
+if TYPE_CHECKING:
+    from sipnemo.roles.nms.node import MobilityServer
+    from sipnemo.roles.nms.paths import Path
+
+
+class OwnRequests:
+    """Speaks for the SIP-MN where it must not be asked."""
+
+    def __init__(self, node: MobilityServer) -> None:
+        self.node = node
+
+    def ack(self, session: Session, client: ClientTransaction, path: Path) -> bytes:
+        """The ACK for a 2xx to a re-INVITE of our own (§13.2.2.4)."""
+        dialog = session.dialog
+        assert dialog is not None
+        cseq = client.data.decode("latin-1").partition("\r\nCSeq: ")[2].partition(" ")[0]
+        return self.request(session, dialog, "ACK", cseq, client.flow)
+
+    def stray_answer(self, response: Response, flow: Flow, now: float) -> None:
+        """ACK a 2xx whose INVITE of ours has been given up, so that its sender does not end the call."""
+        session = self.node.calls.sessions.get((response.call_id, response.from_tag))
+        dialog = session.dialogs.get(response.to_tag) if session is not None else None
+        if session is None or dialog is None:
+            session = self.node.calls.sessions.get((response.call_id, response.to_tag))
+            if session is None or session.dialog is None:
+                return
+            dialog = session.dialog
+        if response.cseq in session.e.map.values():
+            return  # of a forwarded INVITE: its ACK is the SIP-MN's
+        self.node.act(Send(self.request(session, dialog, "ACK", str(response.cseq), flow), flow))
+
+    def request(
+        self,
+        session: Session,
+        dialog: Dialog,
+        method: str,
+        cseq: str,
+        flow: Flow,
+        ends: tuple[str, str] | None = None,
+        branch: str = "",
+    ) -> bytes:
+        local, remote = ends or (session.local_value, session.remote_value)
+        lines = [
+            f"{method} {dialog.target} SIP/2.0",
+            via_line(flow, branch or self.node.ids.branch()),
+            "Max-Forwards: 70",
+            *(f"Route: {route}" for route in dialog.routes),
+            f"From: {local}",
+            f"To: {remote}",
+            f"Call-ID: {session.call_id}",
+            f"CSeq: {cseq} {method}",
+            "Content-Length: 0\r\n\r\n",
+        ]
+        return "\r\n".join(lines).encode("latin-1")
+
+    def hang_up_inside(self, session: Session, why: str, now: float) -> None:
+        """The SIP-CN knows of no call any more, or cannot be reached: tell the SIP-MN, and end it."""
+        if not session.live:
+            self.node.calls.end(session, now)  # its INVITE ends by its own timers
+            return
+        session.i.sent += 1
+        branch = self.node.ids.branch()
+        lines = [
+            f"BYE {session.mn_target} SIP/2.0",
+            via_line(session.inside, branch),
+            "Max-Forwards: 70",
+            f"From: {session.remote_value}",
+            f"To: {session.local_value}",
+            f"Call-ID: {session.call_id}",
+            f"CSeq: {session.i.sent} BYE",
+            f'Reason: SIP;cause=480;text="{why}"',
+            "Content-Length: 0\r\n\r\n",
+        ]
+        data = "\r\n".join(lines).encode("latin-1")
+        self.node.layer.request(Unheard(), branch, "BYE", data, session.inside, now)
+        self.node.calls.end(session, now)
