@@ -51,7 +51,7 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	@scripts/install-test-programs
-	@for bench in core signalling media_plane; do \
+	@for bench in core signalling moves media_plane; do \
 		echo "== bench/$$bench.py"; $(BIN)/python bench/$$bench.py $(ARGS) || exit 1; done
 
 sim: $(STAMP)
