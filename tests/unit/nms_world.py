@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sipnemo.media.flow import FlowKey
+from sipnemo.nemo.policy import Policy, priority
 from sipnemo.roles.nms.node import MobilityServer
 from sipnemo.roles.nms.settings import EfaceSettings, IfaceSettings, NmsSettings
 from sipnemo.roles.node import (
@@ -47,7 +48,7 @@ SETTINGS = NmsSettings(
 class Gateway:
     """The gateway, registered, with both paths ON; `sent` is what it has told each address."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, policy: Policy = priority, **changes: Any) -> None:
         self.now = 100.0
         self.sent: dict[Address, list[Message]] = {}
         self.flows: dict[int, Flow] = {}
@@ -58,7 +59,7 @@ class Gateway:
         self.registers: list[Request] = []
         self.register_status: tuple[int, tuple[str, ...]] = (200, ())
         self.counters: dict[FlowKey, tuple[int, int]] = {}
-        self.node = MobilityServer(replace(SETTINGS, **changes), Environment("0123456789abcdef" * 4))
+        self.node = MobilityServer(replace(SETTINGS, **changes), Environment("0123456789abcdef" * 4), policy)
         self.feed(Tick())
         self.feed(Link("lan0", 2, True, (INSIDE,)))
         for index, (name, address) in enumerate(UPLINKS.items(), 3):

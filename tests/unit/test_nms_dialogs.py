@@ -7,6 +7,8 @@ from itertools import pairwise
 import pytest
 from nms_world import FAR, HOME, INSIDE, PHONE, STRANGER, UPLINKS, Gateway
 
+from sipnemo.nemo.policy import weighted
+from sipnemo.roles.node import Link
 from sipnemo.sip.message import Request
 
 UP1, UP2 = UPLINKS.values()
@@ -211,3 +213,40 @@ def test_only_the_home_server_may_call_a_phone(gateway: Gateway) -> None:
     assert not gateway.got(PHONE, "INVITE")
     gateway.request(HOME, UP1, "INVITE", f"sip:fleet7-a@home.example;mn={token}", **call)
     assert len(gateway.got(PHONE, "INVITE")) == 1
+
+
+def test_a_call_refused_for_its_description_leaves_nothing(gateway: Gateway) -> None:
+    asked = register(gateway)
+    gateway.answer(FAR, asked, 200, f"Contact: {asked.value('contact')}")
+    token = next(iter(gateway.node.bindings.by_token))
+    for number in range(3):
+        gateway.request(
+            HOME,
+            UP1,
+            "INVITE",
+            f"sip:fleet7-a@home.example;mn={token}",
+            "Content-Type: application/sdp",
+            body="v=0\r\nnonsense",
+            call_id=f"bad{number}",
+        )
+    assert len(gateway.got(HOME, "488")) >= 3
+    assert not gateway.node.calls.invitations
+    assert not gateway.node.calls.open
+    assert not gateway.node.ports.used
+
+
+def test_a_policy_knows_which_call_begins() -> None:
+    gateway = Gateway(policy=weighted)
+    for number in range(40):
+        gateway.call(call_id=f"spread{number}")
+    used = {gateway.flows[id(invite)].local.host for invite in gateway.got(FAR, "INVITE")}
+    assert used == {UP1, UP2}
+
+
+def test_a_call_begins_on_a_path_of_the_far_ends_family(gateway: Gateway) -> None:
+    gateway.feed(Link("wwan0", 3, True, ("2001:db8::7",)))
+    gateway.node.paths.command(gateway.node.paths.all[0], "on", gateway.now)
+    assert [(path.address, path.on) for path in gateway.node.paths.all] == [("2001:db8::7", True), (UP2, True)]
+    invite = gateway.call()
+    assert gateway.flows[id(invite)].local.host == UP2
+    assert UP2 in invite.value("contact")

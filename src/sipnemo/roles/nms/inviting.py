@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sipnemo.nemo.policy import SessionView
 from sipnemo.roles.endpoint import forwards, via_line
 from sipnemo.roles.nms import translate
 from sipnemo.roles.nms.forward import Forward
@@ -116,3 +117,9 @@ class Inviting:
         data = translate.request(request, mn.contact, own, cseq, body)
         forward.wait(now + TIMER_C)
         forward.client = node.layer.request(forward, branch, "INVITE", data, mn.flow, now)
+
+
+def _view(request: Request) -> SessionView:
+    """What a policy may know of a call that begins."""
+    urgent = request.value("priority").strip().lower() == "emergency"
+    return SessionView(request.call_id, uri_of(request.value("from")), uri_of(request.value("to")), urgent=urgent)
