@@ -1,7 +1,9 @@
 """The SIP-NMS: which story does an input belong to? The stories are in the files beside this one.
 
-`paths` and `probe` know which uplinks work; `home` keeps the SIP-HS informed; `bindings` the SIP-MNs; `calls` the
-sessions; `handover` and `reinvite` move them; `relay` carries everything out of calls; `report` answers operators.
+`paths` and `probe` know which uplinks work; `home` keeps the SIP-HS informed; `bindings` lists the SIP-MNs, `calls` the
+sessions. These begin in `inviting`, go on in `in_dialog` and `answers`, and change paths in `handover` and `reinvite`;
+`own_requests` speaks for a SIP-MN where it must not be asked. `relay` carries everything out of calls, `report` answers
+operators.
 """
 
 from __future__ import annotations
