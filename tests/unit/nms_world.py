@@ -142,17 +142,16 @@ class Gateway:
         self, source: Address, asked: Request, status: int, *lines: str, tag: str = "cn", body: str = ""
     ) -> None:
         """The answer to a request that was sent to an address, on the flow it came by."""
-        self.feed(Received(response(asked, status, *lines, tag=tag), self.flows[id(asked)]))
+        self.feed(Received(response(asked, status, *lines, tag=tag, body=body), self.flows[id(asked)]))
 
     def got(self, at: Address, what: str) -> list[Any]:
         """What an address was sent, of one method or status."""
         return [m for m in self.sent.get(at, []) if what == _what(m)]
 
-    def call(self, body: str = "", call_id: str = "c1") -> Request:
+    def call(self, *lines: str, body: str = "", call_id: str = "c1") -> Request:
         """The phone calls the far end, which has not answered yet; the INVITE that it got."""
-        self.request(
-            PHONE, INSIDE, "INVITE", "sip:cn@192.0.2.9", "Contact: <sip:mn@10.7.0.11>", call_id=call_id, body=body
-        )
+        contact = "Contact: <sip:mn@10.7.0.11>"
+        self.request(PHONE, INSIDE, "INVITE", "sip:cn@192.0.2.9", contact, *lines, call_id=call_id, body=body)
         invite = self.got(FAR, "INVITE")[-1]
         assert isinstance(invite, Request)
         return invite
@@ -172,13 +171,25 @@ def _what(message: Message) -> str:
     )
 
 
-def response(asked: Request, status: int, *lines: str, tag: str = "cn") -> bytes:
+def response(asked: Request, status: int, *lines: str, tag: str = "cn", body: str = "") -> bytes:
     """A response to a request."""
     echoed = ("via", "from", "call-id", "cseq", "record-route")
     own = [line for name, line in zip(asked.names, asked.lines, strict=True) if name in echoed]
     to = f"To: {asked.value('to')}" + ("" if asked.to_tag or status == 100 else f";tag={tag}")
-    head = (f"SIP/2.0 {status} Whatever", *own, to, *lines, "Content-Length: 0")
-    return "\r\n".join((*head, "", "")).encode("latin-1")
+    head = (f"SIP/2.0 {status} Whatever", *own, to, *lines, f"Content-Length: {len(body)}")
+    return "\r\n".join((*head, "", body)).encode("latin-1")
 
 
-__all__ = ["FAR", "HOME", "INSIDE", "PHONE", "STRANGER", "UPLINKS", "URI", "Gateway", "Response", "response"]
+__all__ = [
+    "FAR",
+    "HOME",
+    "INSIDE",
+    "PHONE",
+    "SETTINGS",
+    "STRANGER",
+    "UPLINKS",
+    "URI",
+    "Gateway",
+    "Response",
+    "response",
+]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sipnemo.media.flow import INSIDE, FlowKey
 from sipnemo.roles.endpoint import via_line
 from sipnemo.roles.nms.media import body_sdp
-from sipnemo.roles.node import Send
+from sipnemo.roles.node import Counted, ReadCounters, Send
 from sipnemo.sdp.description import SdpError
 from sipnemo.sip.digest_client import ClientAuth, Credentials
 from sipnemo.sip.flow import Flow
@@ -173,10 +173,11 @@ class Move:
     def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
         """The SIP-CN, or a proxy on the way, has answered."""
         status = response.status
-        if 200 <= status < 300 and client.method == "INVITE" and self._ack is not None:
+        asked = client is self._client
+        if not asked and 200 <= status < 300 and client.method == "INVITE" and self._ack is not None:
             self._node.act(Send(*self._ack))  # our ACK was lost
             return
-        if client is not self._client or self.over or status == 100:
+        if not asked or self.over or status == 100:
             return
         if status < 200:
             return
@@ -300,7 +301,27 @@ class Move:
                 self.end("verified", "", now)
 
     def _unverified(self, now: float) -> None:
-        self.end("unverified", "no media from the far end", now)
+        """Nothing is heard on this path: a NAT or filter there may swallow it, so the next is tried, each once (R7).
+
+        Only for a SIP-CN that has been heard in this call: who never spoke may be silent on every path.
+        """
+        media, path = self.session.media, self.path
+        if path is not None:
+            self._refused.add(path)
+        if media is None or all(other in self._refused for other in self._node.ranked(self.session)):
+            self.end("unverified", "no media from the far end", now)
+            return
+
+        def counted(answer: Counted, at: float) -> None:
+            if self.over or self._client is not None or self.path is not path:
+                return
+            if any(packets for packets, _ in answer.counters.values()):
+                self.start(at)
+            else:
+                self.end("unverified", "no media from the far end", at)
+
+        keys = tuple(key for key, flow in media.flows.items() if flow.group == INSIDE)
+        self._node.act(ReadCounters(self._node.ticket(counted), keys))
 
     # -------------------------------------------------------------------------------------------------- the end
 
