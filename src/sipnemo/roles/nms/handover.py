@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sipnemo.media.flow import INSIDE, FlowKey, MediaPath
@@ -51,6 +52,8 @@ class Handover:
         self._pacer: Timer | None = None
         self._watching: dict[Session, Move] = {}
         self._watcher: Timer | None = None
+        self._read: list[Move] = []
+        "Those whose counters are being read now."
         self._giving_up: Timer | None = None
         self._redirected: dict[int, int] = {}
         "Group of a path that is OFF → group of the path its packets leave by meanwhile."
@@ -182,7 +185,7 @@ class Handover:
     def watch(self, move: Move, now: float) -> None:
         """The SIP-CN has answered: look for media on the new path (R7)."""
         self._watching[move.session] = move
-        if self._watcher is None:
+        if self._watcher is None and not self._read:
             self._watch(now)
 
     def unwatch(self, move: Move) -> None:
@@ -194,15 +197,17 @@ class Handover:
         self._watcher = None
         if not self._watching:
             return
-        keys: list[FlowKey] = []
-        for move in list(self._watching.values())[:WATCHED]:
-            keys += move.keys_down()
+        self._read = list(islice(self._watching.values(), WATCHED))
+        keys = [key for move in self._read for key in move.keys_down()]
         self._node.act(ReadCounters(self._node.ticket(self._counted), tuple(keys)))
 
     def _counted(self, counted: Counted, now: float) -> None:
         counters: Mapping[FlowKey, tuple[int, int]] = counted.counters
-        for move in list(self._watching.values()):
-            move.counted(counters, now)
+        read, self._read = self._read, []
+        for move in read:
+            if self._watching.get(move.session) is move:
+                self._watching[move.session] = self._watching.pop(move.session)  # to the end: each gets its turn
+                move.counted(counters, now)
         if self._watching and self._watcher is None:
             self._watcher = self._node.timers.set(now + WATCH_EVERY, self._watch)
 
