@@ -506,3 +506,22 @@ def test_what_is_passed_back_is_well_formed(gateway: Gateway, uri: str, caller: 
     answer = parse(caller.raw[-1])
     assert isinstance(answer, Response)
     assert (answer.status, answer.reason) == (486, "Whatever")
+
+
+def test_knowing_a_call_is_no_licence_to_relay() -> None:
+    """Within a dialog, requests may leave for elsewhere only whence a call was answered or somebody is registered."""
+    home = Home()
+    home.names["elsewhere.example"] = "203.0.113.200"
+    gateway = Gateway(home)
+    uri = gateway.register()
+    caller = Peer(home, ("203.0.113.9", 5060))
+    caller.request("INVITE", uri, call_id="known")
+    gateway.paths[0].answer(gateway.paths[0].got("INVITE"), 200, "Contact: <sip:x@198.51.7.1>")
+    stranger = Peer(home, ("203.0.113.66", 5060))
+    for source in (stranger, caller):
+        for method in ("MESSAGE", "ACK"):
+            source.request(method, "sip:v@elsewhere.example", call_id="known", to="<sip:v@elsewhere.example>;tag=x")
+    assert not home.stray
+    assert stranger.starts == ["403"]
+    gateway.paths[1].request("BYE", "sip:v@elsewhere.example", call_id="known", to="<sip:v@elsewhere.example>;tag=x")
+    assert len(home.stray) == 1

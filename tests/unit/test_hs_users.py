@@ -221,3 +221,25 @@ def test_a_large_request_goes_by_a_stream(home: Home, caller: Peer) -> None:
     alice = Peer(home, ("192.0.2.101", 5060), local=TCP)
     caller.request("MESSAGE", "sip:alice@home.example", body="x" * 1400)
     assert alice.starts == ["MESSAGE"]
+
+
+@pytest.mark.parametrize(
+    ("breadth", "answer", "passed"),
+    [
+        pytest.param("", "180", "30", id="sixty when nothing is said"),
+        pytest.param("Max-Breadth: 5", "180", "2", id="shared among the branches"),
+        pytest.param("Max-Breadth: 1", "440", "", id="not enough for both"),
+        pytest.param("Max-Breadth: many", "400", "", id="malformed"),
+    ],
+)
+def test_a_fork_has_bounded_breadth(home: Home, caller: Peer, breadth: str, answer: str, passed: str) -> None:
+    """RFC 5393 §5."""
+    phones = [phone(home, "alice", 1), phone(home, "alice", 2)]
+    caller.request("INVITE", "sip:alice@home.example", *([breadth] if breadth else []))
+    for peer in phones:
+        if passed:
+            assert peer.got("INVITE").value("max-breadth") == passed
+            peer.answer(peer.got("INVITE"), 180)
+        else:
+            assert not peer.inbox
+    assert answer in caller.starts

@@ -186,6 +186,12 @@ class HomeServer(Endpoint):
         """Whether this is where somebody registered here sends from."""
         return self._sources.get(flow, 0.0) > self.wall(now)
 
+    def serves(self, request: Request, flow: Flow, now: float) -> bool:
+        """Whether a request within a dialog, to somebody elsewhere, comes from one of ours: where somebody is
+        registered, or whence this call was answered a moment ago (over a new connection, perhaps)."""
+        answered = self.calls.get(request.call_id)
+        return self.knows(flow, now) or (answered is not None and answered.remote[0] == flow.remote[0])
+
     def suspect(self, flow: Flow, why: str, call_id: str, now: float) -> None:
         """A flow did not do its duty: others come before it until something is heard from it."""
         if flow not in self.suspects:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 RECORD_ROUTED: Final = frozenset(("INVITE", "SUBSCRIBE", "REFER"))
 "Requests that begin a dialog."
 
+MAX_BREADTH: Final = 60
+"Branches at a time of a request that says nothing about it (RFC 5393 §5.3.3)."
+
 Destination = Record | Uri | None
 "A SIP-NMS or user of ours; the next hop elsewhere; None: this server itself."
 
@@ -59,6 +62,7 @@ class Proxy:
         targets = self._targets(destination, onward, wall)
         if not targets:
             raise SipError(480)
+        _spread(onward, len(targets))
         hs.access.consume(onward)
         if request.method == "INVITE":
             hs.respond(server, 100, now)
@@ -75,7 +79,7 @@ class Proxy:
             outgoing = Outgoing(onward, forwards(request))
         except SipError:
             return
-        if destination is None or (not isinstance(destination, Record) and call is None and not hs.knows(flow, now)):
+        if destination is None or (not isinstance(destination, Record) and not hs.serves(request, flow, now)):
             hs.act(Count("acks_dropped"))
             return
         targets = self._targets(destination, onward, hs.wall(now) - hs.settings.grace)
@@ -210,7 +214,7 @@ class Proxy:
         """Everybody may reach ours; only ours, once proven, may reach others. Raises the 407 or 403."""
         hs = self._hs
         inward = isinstance(destination, Record)
-        if request.to_tag and (inward or request.call_id in hs.calls or hs.knows(flow, now)):
+        if request.to_tag and (inward or hs.serves(request, flow, now)):
             return
         try:
             sender = parse(uri_of(request.value("from")))
@@ -245,3 +249,16 @@ def _sip_uri(text: str, what: str) -> Uri:
     if not uri.is_sip:
         raise SipError(416)
     return uri
+
+
+def _spread(onward: Request, legs: int) -> None:
+    """Share the breadth that a request may still have out among its branches (RFC 5393 §5.3.3). Raises the 440."""
+    text = onward.value("max-breadth")
+    if not text and legs == 1:
+        return
+    if text and not (text.isdecimal() and text.isascii() and len(text) < 10):
+        raise SipError(400, "Malformed Max-Breadth header")
+    breadth = int(text) if text else MAX_BREADTH
+    if breadth < legs:
+        raise SipError(440)
+    onward.set("max-breadth", str(breadth // legs))
