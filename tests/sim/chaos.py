@@ -20,6 +20,8 @@ REST = 15.0
 "Seconds after the last failure has been mended within which everything flows again."
 HEARD = 4.0
 "Seconds at the end in which media are counted."
+FORGOTTEN_AFTER = 260.0
+"Seconds in which every timer of every half-made call has run out: Timer C, CANCEL, and what follows."
 GOODBYES = 40.0
 "Seconds within which the far end has learnt of a hang-up, whatever was lost."
 
@@ -73,6 +75,7 @@ class Run:
             uplinks=chance.choice((2, 2, 3)),
             rtp_every=0.1,
             nms={"probe": ProbeSettings(probe_every=0.2)},
+            phone={"answer_after": chance.choice((0.0, 0.0, 2.0))},
         )
         self.world = self.fleet.world
         network = self.world.network
@@ -123,7 +126,7 @@ class Run:
         self._look()
         self._check_goodbyes(0.0)
         self.fleet.hang_up_everything()
-        self.outcome.broken += self.fleet.leaks(130.0)
+        self.outcome.broken += self.fleet.leaks(FORGOTTEN_AFTER)
         outcome = self.outcome
         outcome.calls = len(self.calls)
         outcome.established = sum(call.up for call in self.calls)
