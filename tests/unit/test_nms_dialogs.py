@@ -287,3 +287,12 @@ def test_without_media_on_the_new_path_the_next_is_tried(heard: int, tried: list
     assert gateway.node.handover.waves[-1].row()["ended"] == {"unverified": 1}
     assert session.move is None
     assert session.live
+
+
+def test_an_emergency_call_moves_before_the_others(gateway: Gateway) -> None:
+    for call_id, lines in (("one", ()), ("sos", ("Priority: emergency",)), ("two", ())):
+        invite = gateway.call(*lines, call_id=call_id)
+        gateway.answer(FAR, invite, 200, "Contact: <sip:cn@192.0.2.9>")
+        gateway.request(PHONE, INSIDE, "ACK", "sip:cn@192.0.2.9", to="<sip:cn@192.0.2.9>;tag=cn", call_id=call_id)
+    gateway.feed(Link("wwan0", 3, False, (UP1,)))
+    assert [moving.call_id for moving in gateway.got(FAR, "UPDATE")] == ["sos", "one", "two"]

@@ -69,7 +69,7 @@ class Handover:
         if not planned:
             self._redirect(path, now)
             self._node.home.path_lost(path, now)  # before the re-INVITEs leave (MH-8)
-        for session in sorted(sessions, key=lambda session: not session.live):
+        for session in sorted(sessions, key=lambda session: (not session.live, not session.urgent)):
             if session.move is not None:
                 session.move.overtaken(now)
             self._plan(session, wave)

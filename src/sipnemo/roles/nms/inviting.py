@@ -49,6 +49,7 @@ class Inviting:
         session.local_value = request.value("from")
         session.to_value = request.value("to")
         session.first_cseq = request.cseq
+        session.urgent = _urgent(request)
         forward = Forward(self.node.answers, server, session, None, True, path)
         with self.node.calls.nothing_kept(session, now):
             body, forward.offered = self.node.calls.body_out(session, request, False, now)
@@ -95,6 +96,7 @@ class Inviting:
         session = Session(request.call_id, False, mn.flow, path, mn.token, now)
         session.mn_target = mn.contact
         session.mn_user = mn.uri
+        session.urgent = _urgent(request)
         session.remote_value = request.value("from")
         ours = (request.call_id, request.from_tag) in node.calls.sessions  # of another SIP-MN: we are on the way
         routes = [route for route in request.values("record-route") if ours or not node.is_us(uri_of(route))]
@@ -121,5 +123,9 @@ class Inviting:
 
 def _view(request: Request) -> SessionView:
     """What a policy may know of a call that begins."""
-    urgent = request.value("priority").strip().lower() == "emergency"
-    return SessionView(request.call_id, uri_of(request.value("from")), uri_of(request.value("to")), urgent=urgent)
+    ends = uri_of(request.value("from")), uri_of(request.value("to"))
+    return SessionView(request.call_id, *ends, urgent=_urgent(request))
+
+
+def _urgent(request: Request) -> bool:
+    return request.value("priority").strip().lower() == "emergency"

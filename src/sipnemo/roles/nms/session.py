@@ -98,6 +98,7 @@ class Session:
         "status",
         "to_value",
         "token",
+        "urgent",
     )
 
     def __init__(self, call_id: str, outgoing: bool, inside: Flow, path: Path, token: str, now: float) -> None:
@@ -136,6 +137,8 @@ class Session:
         "Session-Expires towards the SIP-CN as last agreed, with the refresher as we would say it (RFC 4028)."
         self.to_value = ""
         "To of the first INVITE."
+        self.urgent = False
+        "It moves before others: an emergency call (RFC 3261 §20.26)."
         self.first_cseq = 0
         "Its CSeq, when the SIP-MN sent it."
         self.moves = 0
