@@ -206,6 +206,10 @@ class Endpoint:
             self.act(Send(reply(error.message, error.status, error.reason, to_tag=tag), back))
 
 
+def _nothing(target: Target, branch: str) -> None:
+    """No request for no target: there are no more attempts."""
+
+
 class Attempts:
     """One request, tried at one target after the other until one answers with something but 503."""
 
@@ -245,8 +249,10 @@ class Attempts:
         """503 means this server, not the request (RFC 3263 §4.3)."""
         if response.status == 503 and self._left:
             self.start(now)
-        else:
-            self.user.on_response(client, response, now)
+            return
+        if response.status >= 200:
+            self._left, self._build = [], _nothing  # what they hold need not wait for the transaction's end
+        self.user.on_response(client, response, now)
 
     def restart(self, now: float) -> None:
         """Send it anew: what carried it is dead, and the builder knows a better way by now."""
