@@ -91,19 +91,12 @@ def test_calls_wait_for_a_path_to_come_back(world: GatewayWorld) -> None:
         hang_up(dave, bob)
 
 
-@pytest.mark.req("MH-12")
+@pytest.mark.req("MH-12", "R3")
 @pytest.mark.parametrize(
     ("caller", "called"),
     [
         pytest.param("dave", "bob", id="in"),
-        pytest.param(
-            "alice",
-            "carol",
-            id="out",
-            marks=pytest.mark.xfail(
-                strict=True, reason="the far end's answer goes to the path that is gone (RFC 3261 section 18.2.2)"
-            ),
-        ),
+        pytest.param("alice", "carol", id="out"),
     ],
 )
 @one_plane

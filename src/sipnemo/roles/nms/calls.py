@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
 from sipnemo.roles.endpoint import forwards
+from sipnemo.roles.nms.early import EarlyCall
 from sipnemo.roles.nms.forward import Forward
 from sipnemo.roles.nms.media import SessionMedia, body_sdp
 from sipnemo.roles.nms.session import Dialog, Session
@@ -20,7 +21,6 @@ from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Message, Request, parameter, uri_of
 from sipnemo.sip.server_location import Target
-from sipnemo.sip.transaction import State
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
@@ -97,6 +97,8 @@ class Calls:
                 node.respond(server, 487, now)
         session.held = []
         self.open.pop(session, None)
+        if session.early is not None:
+            session.early.stop()
         if session.invitation is not None:
             self.invitations.pop(session.invitation, None)
         session.path.sessions.pop(session, None)
@@ -162,9 +164,11 @@ class Calls:
             return True
         if session.status is Status.TERMINATED:
             return False
-        client = forward.client
-        if client is not None and client.state is not State.CALLING:
-            return False  # the far end has it and may be ringing: a second INVITE would ring twice
+        if session.dialogs:  # it rings: a second INVITE would ring twice
+            if session.early is None:
+                session.early = EarlyCall(self.node, forward)
+                session.early.ask(now)
+            return False
         return self.rehome(session)
 
     def rehome(self, session: Session) -> bool:
@@ -172,7 +176,7 @@ class Calls:
         best = self.way(session)
         if best is session.path:
             return False
-        self._put_on(session, best)
+        self.put_on(session, best)
         return True
 
     def fits(self, session: Session, target: Target) -> bool:
@@ -181,10 +185,10 @@ class Calls:
             fitting = next((path for path in self.node.ranked(session) if path.flow_to(target) is not None), None)
             if fitting is None:
                 return False
-            self._put_on(session, fitting)
+            self.put_on(session, fitting)
         return True
 
-    def _put_on(self, session: Session, best: Path) -> None:
+    def put_on(self, session: Session, best: Path) -> None:
         session.path.sessions.pop(session, None)
         session.path = best
         best.sessions[session] = None

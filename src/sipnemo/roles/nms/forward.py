@@ -81,6 +81,9 @@ class Forward:
     def cancel(self, now: float) -> None:
         """The caller gives up: CANCEL as soon as a provisional response has come (§9.1)."""
         self.cancelled = True
+        if self.session.early is not None:
+            self.session.early.cancel(now)
+            return
         if self.client is not None and self.client.state is State.PROCEEDING:
             self.send_cancel(now)
 

@@ -59,6 +59,7 @@ class Inviting:
         self.node.calls.enter(session)
         session.pending = forward
         cseq = session.e.next(request.cseq)
+        numbers = iter((cseq,))
         own = [
             f"Max-Forwards: {left}",
             *(f"Route: {route}" for route in routes),
@@ -72,7 +73,9 @@ class Inviting:
             assert flow is not None
             contact = session.path.contact(target.transport, f";mn={token}")
             text = body if session.path is path else self.node.calls.body_out(session, request, False, now)[0]
-            return translate.request(request, request.uri, [via_line(flow, branch), *own], cseq, text, contact), flow
+            number = next(numbers, 0) or session.e.again(request.cseq)  # after a CANCEL of the one before
+            head = [via_line(flow, branch), *own]
+            return translate.request(request, request.uri, head, number, text, contact), flow
 
         def located(targets: list[Target], at: float) -> None:
             if forward.cancelled or server.finished:

@@ -96,9 +96,14 @@ class SessionMedia:
         return self._moved(description, ends, self.inside, 0, self.inside)
 
     def again(self, host: str) -> str:
-        """A new offer to the SIP-CN: the SIP-MN's description in force, received at another address (RO-10)."""
+        """A new offer to the SIP-CN: the SIP-MN's description in force, received at another address (RO-10).
+
+        Before there is one, what the SIP-MN has offered; "" when it has offered nothing."""
+        text = self.mn_sdp or self._pending_mn_sdp
+        if not text:
+            return ""
         self.shift += 1
-        description = _read(self.mn_sdp)
+        description = _read(text)
         return self._moved(description, endpoints(description), host, self.shift, self.origin)
 
     def answered_again(self, text: str) -> None:

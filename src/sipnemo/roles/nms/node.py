@@ -15,7 +15,7 @@ from sipnemo.roles.endpoint import Attempts, Endpoint, host_text
 from sipnemo.roles.nms.answers import Answers
 from sipnemo.roles.nms.bindings import Bindings
 from sipnemo.roles.nms.calls import Calls
-from sipnemo.roles.nms.forward import Forward
+from sipnemo.roles.nms.forward import Forward, Unheard
 from sipnemo.roles.nms.handover import Handover
 from sipnemo.roles.nms.home import Home
 from sipnemo.roles.nms.in_dialog import InDialog
@@ -50,7 +50,7 @@ from sipnemo.sip.flow import Flow, Local
 from sipnemo.sip.ids import Ids
 from sipnemo.sip.message import Request, Response, uri_of
 from sipnemo.sip.server_location import Target
-from sipnemo.sip.transaction import ServerTransaction
+from sipnemo.sip.transaction import InviteClient, ServerTransaction
 from sipnemo.sip.uri import UriError, host_port, is_address
 from sipnemo.sip.uri import parse as parse_uri
 
@@ -254,6 +254,11 @@ class MobilityServer(Endpoint):
                 attempts.user.client = client
                 if not self.calls.path_died(attempts.user, now):
                     continue
+                if isinstance(client, InviteClient) and attempts.user.initial and attempts.target is not None:
+                    # Should it have arrived after all, nobody shall ring for it; its successor has the next CSeq.
+                    flow = self.way_out(attempts.target)
+                    if flow is not None:
+                        self.layer.request(Unheard(), client.branch, "CANCEL", client.cancel(), flow, now)
             attempts.restart(now)
 
     def _answer_elsewhere(self, path: Path) -> None:

@@ -15,6 +15,7 @@ from sipnemo.sip.server_location import Target
 from sipnemo.sip.transaction import ServerTransaction
 
 if TYPE_CHECKING:
+    from sipnemo.roles.nms.early import EarlyCall
     from sipnemo.roles.nms.forward import Forward
     from sipnemo.roles.nms.paths import Path
     from sipnemo.roles.nms.reinvite import Move
@@ -77,6 +78,7 @@ class Session:
         "dialog",
         "dialogs",
         "e",
+        "early",
         "ending",
         "expires",
         "first_cseq",
@@ -131,6 +133,8 @@ class Session:
         "The INVITE at hand that was forwarded, if any: no second offer while it lasts (RFC 3261 §14)."
         self.move: Move | None = None
         "The move at hand, if any."
+        self.early: EarlyCall | None = None
+        "It rings while its path is dead."
         self.held: list[tuple[ServerTransaction, Request]] = []
         "Offers of the SIP-MN that came while a re-INVITE of ours was at hand."
         self.expires = ""
