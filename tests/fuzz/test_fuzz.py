@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +27,7 @@ def task(first: int, rounds: int) -> tuple[Tally, int]:
     total, before = Tally(), 0
     for seed in range(first, first + rounds):
         tally = play(seed)
+        gc.collect()  # a fleet is full of cycles
         total.messages += tally.messages
         total.parsed += tally.parsed
         total.leaks += [f"SEED={seed}: {leak}" for leak in tally.leaks]

@@ -72,6 +72,8 @@ class Answers:
             if not forward.server.finished:
                 self._pass_on(forward, response, response.body, now)
             return
+        if not forward.server.finished:
+            self.node.respond(forward.server, 487, now)
         dialog = Dialog(response.to_tag, uri_of(response.value("contact")), [])
         dialog.routes = [r for r in reversed(response.values("record-route")) if not self.node.is_us(uri_of(r))]
         ends = (response.value("from"), response.value("to"))
