@@ -29,6 +29,11 @@ def check(config: Config) -> None:
             _users_and_accounts(config)
             _expiry(config)
             _certificate(config, (("hs", "listen"),))
+        case "lab":
+            _unique(config, "uplink", "id", "an uplink")
+            _unique(config, "uplink", "priority", "an uplink", "give each uplink its own; 1 is tried first")
+            _probe(config)
+            _policy(config)
     _tls(config)
 
 
@@ -139,7 +144,7 @@ def _certificate(config: Config, keys: Iterable[tuple[str, str]]) -> None:
 
 
 def _tls(config: Config) -> None:
-    for tls in config.tables["tls"]:
+    for tls in config.tables.get("tls", ()):
         if "key" in tls and ("tls", 0, "cert") not in config.written:
             config.report("tls", 0, "key", "is of no use without `cert`")
         if tls.get("verify") is False:

@@ -26,6 +26,7 @@ _VIEWS: Final = {
 _BORROWED: Final = {
     "phone": ("sipnemo.app.phone", "a small phone without sound: registers, calls, answers, measures gaps"),
     "demo": ("sipnemo.lab.demo", "show calls moving between uplinks, on this machine alone"),
+    "lab": ("sipnemo.app.lab", "play a scenario of failing uplinks, on this machine alone"),
 }
 "Commands whose module provides `add_arguments(parser)` and `main(arguments) -> int`."
 

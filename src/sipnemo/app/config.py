@@ -118,21 +118,29 @@ def examine(path: str | Path, command: str | None = None, *, read_files: bool = 
     """Like `read`, but mistakes within the tables are only noted in `problems`."""
     from sipnemo.app.checks import check
 
-    text, document = _load(Path(path))
+    text, document = load(Path(path))
     lines = find_lines(text)
-    schema = _kind(str(path), document, lines, command)
+    config = read_tables(_kind(str(path), document, lines, command), path, document, lines, read_files=read_files)
+    check(config)
+    config.problems.sort(key=lambda problem: problem.line)
+    return config
+
+
+def read_tables(
+    schema: Schema, path: str | Path, document: dict[str, Any], lines: dict[Place, int], *, read_files: bool = True
+) -> Config:
+    """What a document says, by a schema; mistakes are noted in `problems`."""
     config = Config(schema, str(path), {}, lines=lines)
     context = Context(Path(path).absolute().parent, read_files=read_files)
     for name in document.keys() - {table.name for table in schema.tables}:
         config.report(name, 0, "", "unknown table" + _suggest(name, [table.name for table in schema.tables]))
     for table in schema.tables:
         config.tables[table.name] = _rows(config, table, document.get(table.name), context)
-    check(config)
-    config.problems.sort(key=lambda problem: problem.line)
     return config
 
 
-def _load(path: Path) -> tuple[str, dict[str, Any]]:
+def load(path: Path) -> tuple[str, dict[str, Any]]:
+    """A TOML file's text and what it says; raises ConfigError."""
     try:
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
         return text, tomllib.loads(text)

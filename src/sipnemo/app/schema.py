@@ -68,10 +68,13 @@ class Table:
     available: bool = True
     "False: the name is kept for a later version."
 
+    shown: str = ""
+    "How messages name it, where not by its header."
+
     @property
     def header(self) -> str:
         """As an operator writes it."""
-        return f"[[{self.name}]]" if self.many else f"[{self.name}]"
+        return self.shown or f"[[{self.name}]]" if self.many else f"[{self.name}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,5 +43,16 @@ def find_lines(text: str) -> dict[Place, int]:
     return found
 
 
+def find_items(text: str, begins: int) -> list[int]:
+    """The lines of the tables in a list that begins on this line, one table a line."""
+    found = []
+    for line_number, line in enumerate(text.split("\n")[max(begins - 1, 0) :], max(begins, 1)):
+        if line_number > begins and (_HEADER.match(line) or _KEY.match(line)):
+            break
+        if line.partition("#")[0].partition("[")[2 if line_number == begins else 0].strip().startswith("{"):
+            found.append(line_number)
+    return found
+
+
 def _plain(name: str) -> str:
     return ".".join(part.strip().strip("\"'") for part in name.split("."))

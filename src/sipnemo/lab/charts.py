@@ -62,31 +62,33 @@ def svg(height: float, label: str, parts: Sequence[str], width: float = WIDTH) -
     )
 
 
-def topology(calls: int, one_way_ms: float) -> str:
-    """The demo's world."""
+def topology(calls: int, uplinks: Sequence[tuple[str, str]]) -> str:
+    """Phones behind a gateway: `uplinks` are the names of its uplinks and what is said of each."""
+    gap = 90.0
+    height = max(250.0, gap * len(uplinks) + 70)
+    middle = height / 2
     boxes = [
-        (20, 95, 150, "phones", f"{calls} × SIP-MN", ""),
-        (290, 95, 160, "sipnemo nms", "SIP-NMS, the gateway", "accent"),
-        (610, 95, 110, "internet", "router", ""),
-        (800, 30, 140, "sipnemo hs", "SIP-HS, registrar", "accent"),
-        (800, 160, 140, "far ends", f"{calls} × SIP-CN", ""),
+        (20, middle - 30, 150, "phones", f"{calls} × SIP-MN", ""),
+        (290, middle - 30, 160, "sipnemo nms", "SIP-NMS, the gateway", "accent"),
+        (610, middle - 30, 110, "internet", "router", ""),
+        (800, middle - 95, 140, "sipnemo hs", "SIP-HS, registrar", "accent"),
+        (800, middle + 35, 140, "far ends", f"{calls} × SIP-CN", ""),
     ]
-    wires = [
-        ('<path class="wire" d="M170 125H290"/>', text(230, 116, "LAN", "small", "middle")),
-        ('<path class="line path1" d="M450 110C500 60 560 60 610 110"/>', text(530, 52, "uplink 1", "small", "middle")),
-        (
-            '<path class="line path2" d="M450 140C500 190 560 190 610 140"/>',
-            text(530, 206, "uplink 2", "small", "middle"),
-        ),
-        (text(530, 130, f"{one_way_ms:g} ms each way", "small", "middle"), ""),
-        ('<path class="wire" d="M720 115L800 65"/><path class="wire" d="M720 135L800 185"/>', ""),
-    ]
-    parts = [piece for wire in wires for piece in wire if piece]
+    parts = [f'<path class="wire" d="M170 {middle}H290"/>', text(230, middle - 9, "LAN", "small", "middle")]
+    for number, (name, words) in enumerate(uplinks):
+        side = number - (len(uplinks) - 1) / 2
+        near, far = middle + 30 * side / max(1, len(uplinks) - 1), middle + gap * side
+        curve = f"M450 {near:.0f}C500 {far:.0f} 560 {far:.0f} 610 {near:.0f}"
+        parts.append(f'<path class="line path{number + 1}" d="{curve}"/>')
+        label = near + (far - near) * 0.75  # where a curve with these handles is in its middle
+        parts.append(text(530, label - 8 if side < 0 else label + 17, name, "small strong", "middle"))
+        parts.append(text(530, label - 23 if side < 0 else label + 32, words, "small", "middle"))
+    parts.append(f'<path class="wire" d="M720 {middle - 10}L800 {middle - 60}M720 {middle + 10}L800 {middle + 60}"/>')
     for x, y, width, name, what, kind in boxes:
         parts.append(f'<rect class="box {kind}" x="{x}" y="{y}" width="{width}" height="60" rx="10"/>')
         parts.append(text(x + width / 2, y + 27, name, "strong", "middle"))
         parts.append(text(x + width / 2, y + 45, what, "small", "middle"))
-    return svg(250, "Phones behind a gateway with two uplinks to the internet, home server and far ends", parts)
+    return svg(height, "Phones behind a gateway with its uplinks to the internet, home server and far ends", parts)
 
 
 def nice_step(span: float, most: int = 12) -> float:
@@ -101,6 +103,7 @@ def nice_step(span: float, most: int = 12) -> float:
 
 def timeline(tracks: Sequence[Track], events: Sequence[Event], start: float, end: float) -> str:
     """Packets per second of every track over the run, with what was done to the world."""
+    events = [event for event in events if not event.minor]
     left, right, row, gap, top = 112.0, WIDTH - 24.0, 58.0, 16.0, 26.0 + 15.0 * len(events)
     span = max(end - start, 0.1)
     bins = 320

@@ -99,12 +99,18 @@ def run_demo(arguments: argparse.Namespace) -> Run:
 def tracks(world: World) -> list[Track]:
     """RTP on each path and direction."""
     found = []
-    for number, line in enumerate(world.lines.values(), start=1):
+    for number in path_numbers(world):
+        line = world.line(f"uplink{number}")
         for way in WAYS:
             packets = [packet for packet in line.packets(way) if packet.kind == RTP]
             passed, lost = ([p.at for p in packets if p.dropped is fate] for fate in (False, True))
             found.append(Track(f"path {number} {way}", f"path{number}", passed, lost))
     return found
+
+
+def path_numbers(world: World) -> list[int]:
+    """The numbers of the gateway's uplinks."""
+    return [int(name.removeprefix("uplink")) for name in world.lines]
 
 
 def moved_call(run: Run, world: World, topology: Topology) -> Ladder | None:
@@ -119,8 +125,7 @@ def moved_call(run: Run, world: World, topology: Topology) -> Ladder | None:
     columns = {
         topology.address("mn"): (f"phone\n{call.caller if call.caller.startswith('in') else call.callee}", ""),
         topology.address("nms", "lan0"): ("SIP-NMS\ninside", ""),
-        topology.address("nms", "wan1"): ("SIP-NMS\npath 1", "path1"),
-        topology.address("nms", "wan2"): ("SIP-NMS\npath 2", "path2"),
+        **{topology.address("nms", f"wan{n}"): (f"SIP-NMS\npath {n}", f"path{n}") for n in path_numbers(world)},
         topology.address("hs"): ("SIP-HS\nand phones' server", ""),
         topology.address("cn"): (f"far end\n{call.caller if call.caller.startswith('out') else call.callee}", ""),
     }

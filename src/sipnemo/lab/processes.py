@@ -34,13 +34,27 @@ class Program:
     def __init__(self, host: Namespace, name: str, arguments: Sequence[str], logs: Path, **options: Any) -> None:
         self.name = name
         self.log = logs / f"{name}.log"
-        with self.log.open("wb") as log:
-            self.process = host.popen([*SIPNEMO, *arguments], stderr=log, **options)
+        self.log.write_bytes(b"")
+        self.stopped = False
+        "It was ended on purpose."
+        self._started = host, [*SIPNEMO, *arguments], options
+        self.process = self._popen()
+
+    def start_again(self) -> None:
+        """Run it anew, after it has ended; its log goes on."""
+        self.process.wait()
+        self.process = self._popen()
+        self.stopped = False
+
+    def _popen(self) -> subprocess.Popen[Any]:
+        host, argv, options = self._started
+        with self.log.open("ab") as log:
+            return host.popen(argv, stderr=log, **options)
 
     def check(self) -> None:
-        """Raise when the program has ended."""
+        """Raise when the program has ended of itself."""
         status = self.process.poll()
-        if status is not None:
+        if status is not None and not self.stopped:
             raise self.complaint(f"ended with status {status}")
 
     def complaint(self, what: str) -> ProgramError:
@@ -48,10 +62,11 @@ class Program:
         lines = self.log.read_text(errors="replace").splitlines()[-12:]
         return ProgramError("\n  ".join([f"{self.name}: {what}; the end of {self.log}:", *lines]))
 
-    def stop(self) -> None:
-        """Ask it to end."""
+    def stop(self, at_once: bool = False) -> None:
+        """Ask it to end, or kill it."""
+        self.stopped = True
         if self.process.poll() is None:
-            self.process.terminate()
+            (self.process.kill if at_once else self.process.terminate)()
 
 
 class Server(Program):
@@ -67,7 +82,7 @@ class Server(Program):
         super().__init__(host, name, [name, "--config", str(config)], logs, env=environment)
 
     def ready(self) -> bool:
-        """Whether it has said READY=1 by now."""
+        """Whether it has ever said READY=1."""
         self.check()
         while not self._ready:
             try:

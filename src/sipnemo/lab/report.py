@@ -33,6 +33,9 @@ class Gap(NamedTuple):
     lost: int
     "Packets that never came."
 
+    stalled_ms: float = 0.0
+    "How much of the silence is the sender's own slowness, where it tells."
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -61,10 +64,15 @@ class Call:
     up: Stream = field(default_factory=Stream)
     down: Stream = field(default_factory=Stream)
 
+    hung_up_at: float | None = None
+    "When it was hung up, if that was before the rest."
+
     def dropped(self, hangup_at: float) -> str:
         """Why the call counts as dropped, or empty."""
         if self.answered_at is None:
             return "never answered"
+        if self.hung_up_at is not None:
+            hangup_at = min(hangup_at, self.hung_up_at)
         if self.ended_at is not None:
             return f"ended {hangup_at - self.ended_at:.1f} s before it was hung up"
         for name, stream in (("up", self.up), ("down", self.down)):
@@ -85,6 +93,12 @@ class Event(NamedTuple):
 
     expects_move: bool = False
     "Calls have to move because of it; otherwise it only closes the window before."
+
+    closes: bool = True
+    "Whether gaps that end after it are no longer due to what was done before."
+
+    minor: bool = False
+    "One of many of a kind: a drawing does not name it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +146,7 @@ def attributed(stream: Stream, start: float, end: float) -> tuple[float, int]:
 
 def window(run: Run, move: Move) -> tuple[float, float]:
     """From the event that made the move to the next event, or to the hang-up."""
-    later = [event.at for event in run.events if event.at > move.event.at]
+    later = [event.at for event in run.events if event.at > move.event.at and event.closes]
     return move.event.at, min([*later, run.hangup_at])
 
 
@@ -185,7 +199,10 @@ def run_report(run: Run) -> dict[str, Any]:
 
 def stream_from(record: Mapping[str, Any]) -> Stream:
     """A phone's media record as a `Stream`; what is missing counts as nothing received."""
-    gaps = tuple(Gap(float(gap["at"]), float(gap["gap_ms"]), int(gap.get("lost", 0))) for gap in record.get("gaps", ()))
+    gaps = tuple(
+        Gap(float(gap["at"]), float(gap["gap_ms"]), int(gap.get("lost", 0)), float(gap.get("stalled_ms", 0.0)))
+        for gap in record.get("gaps", ())
+    )
     return Stream(int(record.get("packets", 0)), float(record.get("last_at") or 0.0), gaps)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from sipnemo.lab import charts
 from sipnemo.lab.charts import Ladder, Track
@@ -12,10 +12,11 @@ from sipnemo.lab.report import PACKET_INTERVAL_MS, Run, run_report
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #16202c; --soft: #5b6878; --rule: #dde3ea;
-  --accent: #0b6bcb; --good: #12805c; --bad: #c4314b; --path1: #0b6bcb; --path2: #c2620a; --lost: #c4314b; }
+  --accent: #0b6bcb; --good: #12805c; --bad: #c4314b; --path1: #0b6bcb; --path2: #c2620a; --path3: #7a4fc9;
+  --path4: #2f7d4f; --lost: #c4314b; }
 @media (prefers-color-scheme: dark) { :root { --page: #0f141a; --card: #171e27; --ink: #e7edf4; --soft: #93a1b2;
   --rule: #2a3441; --accent: #5aa9f5; --good: #43c59e; --bad: #ff6b81; --path1: #5aa9f5; --path2: #f0a04b;
-  --lost: #ff6b81; } }
+  --path3: #b493f5; --path4: #6fcf97; --lost: #ff6b81; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
@@ -39,10 +40,13 @@ svg path { fill: none; stroke: var(--soft); stroke-width: 1.5; }
 svg .box { fill: var(--page); stroke: var(--rule); stroke-width: 1.5; } svg .box.accent { stroke: var(--accent); }
 svg .line { stroke-width: 4; stroke-linecap: round; } svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .axis { stroke: var(--rule); } svg .mark { stroke: var(--bad); stroke-dasharray: 3 4; stroke-width: 1.2; }
-svg .life { stroke: var(--rule); stroke-width: 2; } svg .life.path1, svg .life.path2 { opacity: .55; }
+svg .life { stroke: var(--rule); stroke-width: 2; } svg .life[class*=path] { opacity: .55; }
 svg .path1 { stroke: var(--path1); } svg .path2 { stroke: var(--path2); }
+svg .path3 { stroke: var(--path3); } svg .path4 { stroke: var(--path4); }
 svg .area { stroke: none; fill-opacity: .75; } svg .area.path1 { fill: var(--path1); }
-svg .area.path2 { fill: var(--path2); } svg .area.lost { fill: var(--lost); fill-opacity: .55; }
+svg .area.path2 { fill: var(--path2); }
+svg .area.path3 { fill: var(--path3); } svg .area.path4 { fill: var(--path4); }
+svg .area.lost { fill: var(--lost); fill-opacity: .55; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 7px 10px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
@@ -118,9 +122,44 @@ def worst(report: Mapping[str, Any], name: str) -> float:
     return max([0.0, *(float(move[name]["worst"]) for move in report["moves"])])
 
 
-def page(run: Run, tracks: Sequence[Track], ladder: Ladder | None, version: str) -> str:
-    """The whole page."""
+class Cover(NamedTuple):
+    """What a page says of its run."""
+
+    title: str
+    words: str
+    drawing: str
+    "The world, as SVG."
+
+    verdicts: str = ""
+    "Expectations met and not, as HTML."
+
+
+def demo_cover(run: Run) -> Cover:
+    """Of the demo."""
+    words = (
+        f"{len(run.calls)} calls through one gateway with two uplinks of {run.rtt_ms:g} ms round trip each, "
+        f"for {run_report(run)['duration_s']:g} s. Real processes, real packets, one machine."
+    )
+    each_way = f"{run.rtt_ms / 2:g} ms each way"
+    lines = [("uplink 1", each_way), ("uplink 2", each_way)]
+    return Cover("Live calls that change uplink", words, charts.topology(len(run.calls), lines))
+
+
+def verdicts(judged: Sequence[Any]) -> str:
+    """What was expected and what came, each a `Verdict`."""
+    rows = []
+    for one in judged:
+        cells = (one.what, one.expected, one.found)
+        mark = tag("td", "as expected" if one.met else "not as expected", "good" if one.met else "bad")
+        rows.append(tag("tr", "".join(tag("td", escape(cell)) for cell in cells) + mark))
+    head = tag("tr", "".join(tag("th", escape(cell)) for cell in ("what", "expected", "found", "")))
+    return tag("div", tag("table", head + "\n".join(rows)), "wide")
+
+
+def page(run: Run, tracks: Sequence[Track], ladder: Ladder | None, version: str, cover: Cover | None = None) -> str:
+    """The whole page; without a cover, the demo's."""
     report = run_report(run)
+    cover = cover or demo_cover(run)
     dropped = report["dropped"]
     cards = "".join(
         [
@@ -132,13 +171,10 @@ def page(run: Run, tracks: Sequence[Track], ladder: Ladder | None, version: str)
         ]
     )
     parts = [
-        tag("h1", "Live calls that change uplink"),
-        tag(
-            "p",
-            f"{report['calls']} calls through one gateway with two uplinks of {run.rtt_ms:g} ms round trip each, "
-            f"for {report['duration_s']:g} s. Real processes, real packets, one machine.",
-        ),
+        tag("h1", escape(cover.title)),
+        tag("p", escape(cover.words)),
         tag("div", cards, "cards"),
+        *([section("As expected?", "", cover.verdicts)] if cover.verdicts else []),
         section(
             "What each move cost",
             "Longest silence and packets lost per call: median, worst in brackets. Up is from the phones behind the "
@@ -147,7 +183,7 @@ def page(run: Run, tracks: Sequence[Track], ladder: Ladder | None, version: str)
             f"{run.rtt_ms + PACKET_INTERVAL_MS:g} ms down is about the limit.",
             moves_table(report) + calls_tables(run, report),
         ),
-        section("Who talks to whom", "", tag("div", charts.topology(len(run.calls), run.rtt_ms / 2), "wide")),
+        section("Who talks to whom", "", tag("div", cover.drawing, "wide")),
         section(
             "Media on each path",
             "RTP packets as they enter each uplink. Red: sent into a link that had gone dead in silence.",
@@ -168,6 +204,6 @@ def page(run: Run, tracks: Sequence[Track], ladder: Ladder | None, version: str)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>sipnemo demo: {report['calls']} calls, {dropped} dropped</title>\n"
+        f"<title>{escape(cover.title)}: {report['calls']} calls, {dropped} dropped</title>\n"
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
     )

@@ -11,6 +11,7 @@ delay line of its own to the internet, where the home server and the corresponde
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,23 +104,38 @@ def ipv4_only(topology: Topology) -> Topology:
 
 def one_gateway(quality: Quality = Quality()) -> Topology:  # noqa: B008 - frozen
     """The demo's world: phones `mn`, gateway `nms`, router `internet`, home server `hs`, correspondents `cn`."""
+    return gateway_with({1: quality, 2: quality})
+
+
+def gateway_with(uplinks: Mapping[int, Quality]) -> Topology:
+    """The demo's world with any uplinks: number N is device `wanN` on line `uplinkN`, first choice the lowest N."""
     keep: dict[str, int | str] = {"net/ipv6/conf/all/keep_addr_on_down": 1}
     tolerant: dict[str, int | str] = {"net/ipv4/conf/all/rp_filter": 0, "net/ipv4/conf/default/rp_filter": 0}
     router: dict[str, int | str] = {**tolerant, "net/ipv4/ip_forward": 1, "net/ipv6/conf/all/forwarding": 1}
     outside = (Route("192.0.2.1", "eth0"), Route("2001:db8::1", "eth0", dst="::/0"))
+    ways_out = [
+        route
+        for n in uplinks
+        for route in (
+            Route(f"{uplink_net(n)}.1", f"wan{n}", metric=100 + n),
+            Route(f"2001:db8:{n}::1", f"wan{n}", dst="::/0", metric=100 + n),
+        )
+    ]
+    lines = [
+        Segment(
+            f"uplink{n}",
+            (
+                Port("nms", f"wan{n}", uplink_addresses(n)),
+                Port("internet", f"up{n}", (f"{uplink_net(n)}.1/24", f"2001:db8:{n}::1/64")),
+            ),
+            quality,
+        )
+        for n, quality in uplinks.items()
+    ]
     return Topology(
         hosts=(
             Host("mn", routes=(Route("10.7.0.1", "eth0"), Route("fd07::1", "eth0", dst="::/0"))),
-            Host(
-                "nms",
-                routes=(
-                    Route("198.51.100.1", "wan1", metric=101),
-                    Route("203.0.113.1", "wan2", metric=102),
-                    Route("2001:db8:1::1", "wan1", dst="::/0", metric=101),
-                    Route("2001:db8:2::1", "wan2", dst="::/0", metric=102),
-                ),
-                sysctls=tolerant | keep,
-            ),
+            Host("nms", routes=tuple(ways_out), sysctls=tolerant | keep),
             Host("internet", sysctls=router),
             Host("hs", routes=outside),
             Host("cn", routes=outside),
@@ -132,22 +148,7 @@ def one_gateway(quality: Quality = Quality()) -> Topology:  # noqa: B008 - froze
                     Port("mn", "eth0", ("10.7.0.11/24", "fd07::11/64")),
                 ),
             ),
-            Segment(
-                "uplink1",
-                (
-                    Port("nms", "wan1", ("198.51.100.7/24", "2001:db8:1::7/64")),
-                    Port("internet", "up1", ("198.51.100.1/24", "2001:db8:1::1/64")),
-                ),
-                quality,
-            ),
-            Segment(
-                "uplink2",
-                (
-                    Port("nms", "wan2", ("203.0.113.7/24", "2001:db8:2::7/64")),
-                    Port("internet", "up2", ("203.0.113.1/24", "2001:db8:2::1/64")),
-                ),
-                quality,
-            ),
+            *lines,
             Segment(
                 "outside",
                 (
@@ -158,6 +159,16 @@ def one_gateway(quality: Quality = Quality()) -> Topology:  # noqa: B008 - froze
             ),
         ),
     )
+
+
+def uplink_net(number: int) -> str:
+    """The first three octets of an uplink's IPv4 addresses."""
+    return {1: "198.51.100", 2: "203.0.113"}.get(number, f"198.18.{number}")
+
+
+def uplink_addresses(number: int, host: int = 7) -> tuple[str, ...]:
+    """What a gateway may be called on an uplink, IPv4 and IPv6, with prefix length."""
+    return f"{uplink_net(number)}.{host}/24", f"2001:db8:{number}::{host}/64"
 
 
 class World:
@@ -186,8 +197,11 @@ class World:
         """A line to change the quality of, or to read the recording of."""
         return self.lines[name]
 
-    def cut(self, name: str, how: How) -> float:
-        """Break a line: unplugged, its inside address lost, or packets vanishing in silence. Returns when."""
+    def cut(self, name: str, how: How, way: Direction | None = None) -> float:
+        """Break a line: unplugged, its inside address lost, or packets vanishing in silence (one way only, or both).
+
+        Returns when.
+        """
         if name in self._cut:
             raise ValueError(f"{name} is already cut ({self._cut[name]})")
         self._cut[name] = how
@@ -198,7 +212,7 @@ class World:
                 inside = self._inside(name)
                 return max([self.host(inside.host).remove_address(inside.device, a) for a in self._addresses[name]])
             case "silent":
-                return self.line(name).set(black_hole=True)
+                return self.line(name).set(way, black_hole=True)
 
     def restore(self, name: str) -> float:
         """Mend what `cut` broke. Returns when."""

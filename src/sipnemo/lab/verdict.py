@@ -1,0 +1,106 @@
+"""What must come of a scenario, held against what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from sipnemo.lab.play import Play
+from sipnemo.lab.report import PACKET_INTERVAL_MS, Call, Event, Run, Stream, run_report
+from sipnemo.lab.scenario import Step
+
+LIMITS = ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down")
+
+
+class Verdict(NamedTuple):
+    """One expectation."""
+
+    what: str
+    "For people: 'dropped calls'."
+
+    expected: str
+    found: str
+    met: bool
+
+
+def judge(play: Play, run: Run) -> list[Verdict]:
+    """Every expectation of the scenario, in the file's order."""
+    found = [*of_the_whole(play, run), *(one for step in play.scenario.steps for one in of_a_step(play, run, step))]
+    found += [Verdict("command", "done", told, False) for told in play.failed_commands]
+    return found
+
+
+def of_the_whole(play: Play, run: Run) -> Iterable[Verdict]:
+    """What is expected of the run as a whole."""
+    expect = play.scenario.expect
+    refused = [call for call in run.calls if call.answered_at is None]
+    dropped = int(run_report(run)["dropped"]) - len(refused)
+    yield at_most("dropped calls", expect.get("dropped", 0), dropped)
+    yield at_most("calls never answered", expect.get("unanswered", 0), len(refused))
+    if "unverified" in expect:
+        ended = [one["ended"] for wave in play.waves.values() for one in wave.get("each", ())]
+        yield at_most("moves not verified", expect["unverified"], sum(one in ("unverified", "failed") for one in ended))
+    if "moves_per_call" in expect:
+        most = max([0, *(int(row.get("moves") or 0) for row in play.sessions.values())])
+        yield at_most("moves of one call", expect["moves_per_call"], most)
+    if "on" in expect:
+        on = sorted(number for number in play.scenario.names if play.path_is_on(number))
+        wanted = sorted(expect["on"])
+        yield Verdict("uplinks ON at the end", listed(wanted), listed(on), on == wanted)
+    yield from limits("at any time", expect, run.calls, run.started_at, run.hangup_at)
+
+
+def of_a_step(play: Play, run: Run, step: Step) -> Iterable[Verdict]:
+    """What is expected of one event."""
+    events = play.done.get(step.number)
+    if not events:
+        return
+    name = f"{step.at:g} s, {events[0].text}"
+    moves = [move for move in run.moves if move.event in events]
+    if "moved" in step.expect:
+        moved = len({call_id for move in moves for call_id in move.call_ids})
+        yield Verdict(f"{name}: calls moved", str(step.expect["moved"]), str(moved), moved == step.expect["moved"])
+    if "cause" in step.expect:
+        cause, causes = step.expect["cause"], sorted({move.cause for move in moves})
+        yield Verdict(f"{name}: cause", cause, ", ".join(causes) or "no move", causes == [cause])
+    if "detected_ms" in step.expect:
+        spans = [(move.detected_at - move.event.at) * 1e3 for move in moves if move.detected_at is not None]
+        yield at_most(f"{name}: detected_ms", step.expect["detected_ms"], round(max([0.0, *spans]), 1))
+    yield from limits(name, step.expect, run.calls, *window(run, events))
+
+
+def window(run: Run, events: list[Event]) -> tuple[float, float]:
+    """From the first of the events until the next that is none of them."""
+    later = [event.at for event in run.events if event.closes and event not in events and event.at > events[0].at]
+    return events[0].at, min([*later, run.hangup_at])
+
+
+def limits(name: str, expect: Mapping[str, Any], calls: Iterable[Call], start: float, end: float) -> Iterable[Verdict]:
+    """The worst of all calls, whether or not they moved, in a window."""
+    wanted = [key for key in LIMITS if key in expect]
+    if not wanted:
+        return
+    worst: dict[str, float] = dict.fromkeys(LIMITS, 0.0)
+    for call in calls:
+        for way, stream in (("up", call.up), ("down", call.down)):
+            gap, lost = suffered(stream, start, end)
+            worst[f"gap_{way}_ms"] = max(worst[f"gap_{way}_ms"], gap)
+            worst[f"lost_{way}"] = max(worst[f"lost_{way}"], lost)
+    for key in wanted:
+        yield at_most(f"{name}: {key}", expect[key], round(worst[key], 1))
+
+
+def suffered(stream: Stream, start: float, end: float) -> tuple[float, int]:
+    """Longest silence (ms), less what the sender itself was late, and packets lost of a stream in a window."""
+    inside = [gap for gap in stream.gaps if start <= gap.at < end]
+    return max([PACKET_INTERVAL_MS, *(gap.gap_ms - gap.stalled_ms for gap in inside)]), sum(gap.lost for gap in inside)
+
+
+def at_most(what: str, most: float, found: float) -> Verdict:
+    """An upper bound, itself included."""
+    return Verdict(what, f"{most:g}" if not most else f"at most {most:g}", f"{found:g}", found <= most)
+
+
+def listed(numbers: list[int]) -> str:
+    """Numbers, or none."""
+    return ", ".join(map(str, numbers)) or "none"
