@@ -47,6 +47,9 @@ class Answers:
             forward.finish()
         elif forward.request.method == "INVITE":
             forward.wait(now + TIMER_C)
+        if forward.initial and 200 <= status < 300 and not response.to_tag:
+            self.failed(forward, 502, now)  # nothing could be said within such a dialog, not even BYE (§12.1)
+            return
         try:
             body = self._answer_body(forward, response, now)
         except SipError as error:
