@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 SEEDS ?= 1000
 COUNT ?= 1000000
 
-.PHONY: help demo test lint format unit docs bench sim fuzz install clean
+.PHONY: help demo test lint format unit docs bench lab sim fuzz install clean
 
 help:
 	@echo "make demo            calls move between uplinks, on this machine, without root"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint            ruff, mypy --strict, import rules"
 	@echo "make unit            the fast tests only"
 	@echo "make bench           throughput and cost beside other servers"
+	@echo "make lab             every shipped scenario of failing uplinks, in real time"
 	@echo "make sim SEEDS=N     N simulated worlds with loss and failing uplinks (1000)"
 	@echo "make fuzz COUNT=N    N broken messages through parser and nodes (1000000)"
 	@echo "make docs            write docs/configuration.md anew"
@@ -54,6 +55,9 @@ bench: $(STAMP)
 	@for bench in core signalling moves media_plane; do \
 		echo "== bench/$$bench.py"; $(BIN)/python bench/$$bench.py $(ARGS) || exit 1; done
 
+lab: $(STAMP)
+	SIPNEMO_LAB=all $(BIN)/python -m pytest -q tests/netns/test_lab.py $(ARGS)
+
 sim: $(STAMP)
 	SIPNEMO_SEEDS=$(SEEDS) $(BIN)/python -m pytest -q tests/sim $(ARGS)
 
@@ -61,5 +65,5 @@ fuzz: $(STAMP)
 	SIPNEMO_FUZZ=$(COUNT) $(BIN)/python -m pytest -q tests/fuzz $(ARGS)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist demo-report
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist demo-report lab-report
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
