@@ -38,6 +38,8 @@ class Play(Stage):
         "The last that the gateway told of each call."
         self.commands: list[tuple[str, subprocess.Popen[str]]] = []
         self.failed_commands: list[str] = []
+        self.harmless: list[Event] = []
+        "Those that no call moves for: calls made and hung up."
         self.next = 1
         self.broken: set[int] = set()
         "Uplinks that are cut."
@@ -78,6 +80,8 @@ class Play(Stage):
         event = Event(at, text, line, expects_move=bool(step.expect.get("moved")), closes=touches, minor=step.minor)
         self.events.append(event)
         self.done.setdefault(step.number, []).append(event)
+        if step.do in ("call", "hang-up"):
+            self.harmless.append(event)
         if not step.minor:
             self.screen.say(text)
 
@@ -175,15 +179,18 @@ class Play(Stage):
             event = self.cause(at, str(row["from_path"]))
             calls = tuple(str(one["call_id"]) for one in row.get("each", ()))
             targets = ", ".join(str(name) for name in row.get("to_paths") or ())
+            took = row.get("duration_ms")
+            done = None if took is None else at + float(took) / 1e3
             if event is not None:
-                moves.append(Move(event, str(row["cause"]), str(row["from_path"]), targets, at, calls))
+                moves.append(Move(event, str(row["cause"]), str(row["from_path"]), targets, at, calls, done))
         return moves
 
     def cause(self, at: float, path: str) -> Event | None:
-        """The last event before on the path's own line, else the last on any."""
-        before = [event for event in self.events if event.closes and event.at <= at + EARLY]
-        own = [event for event in before if event.line == f"uplink{path.partition('/')[0]}"]
-        found = own or before
+        """The last thing done before to the path's own line or to a server, else to any line."""
+        before = [event for event in self.events if event.at <= at + EARLY and event not in self.harmless]
+        line = f"uplink{path.partition('/')[0]}"
+        near = [event for event in before if event.line == line or not event.closes]
+        found = near or before
         return found[-1] if found else None
 
     def line_of(self, command: str) -> str:

@@ -21,6 +21,10 @@ DEAD_AFTER = 1.0
 "A stream silent for this many seconds when the calls are hung up has not survived."
 
 
+HEARD_AFTER = 0.2
+"Seconds from when a gateway has seen media on the new path until a phone has certainly heard it."
+
+
 class Gap(NamedTuple):
     """One interruption of a received stream."""
 
@@ -111,6 +115,8 @@ class Move:
     to_path: str
     detected_at: float | None
     call_ids: tuple[str, ...]
+    done_at: float | None = None
+    "When the last of its calls had been moved, where that is known."
 
 
 class Figures(NamedTuple):
@@ -145,9 +151,10 @@ def attributed(stream: Stream, start: float, end: float) -> tuple[float, int]:
 
 
 def window(run: Run, move: Move) -> tuple[float, float]:
-    """From the event that made the move to the next event, or to the hang-up."""
+    """From the event that made the move to the next event, or until it is over if that is later, or to the hang-up."""
     later = [event.at for event in run.events if event.at > move.event.at and event.closes]
-    return move.event.at, min([*later, run.hangup_at])
+    over = move.event.at if move.done_at is None else move.done_at + HEARD_AFTER
+    return move.event.at, min(max(min(later, default=run.hangup_at), over), run.hangup_at)
 
 
 def move_report(run: Run, move: Move) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from sipnemo.lab.play import Play
-from sipnemo.lab.report import PACKET_INTERVAL_MS, Call, Event, Run, Stream, run_report
+from sipnemo.lab.report import HEARD_AFTER, PACKET_INTERVAL_MS, Call, Event, Move, Run, Stream, run_report
 from sipnemo.lab.scenario import Step
 
 LIMITS = ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down")
@@ -66,13 +66,14 @@ def of_a_step(play: Play, run: Run, step: Step) -> Iterable[Verdict]:
     if "detected_ms" in step.expect:
         spans = [(move.detected_at - move.event.at) * 1e3 for move in moves if move.detected_at is not None]
         yield at_most(f"{name}: detected_ms", step.expect["detected_ms"], round(max([0.0, *spans]), 1))
-    yield from limits(name, step.expect, run.calls, *window(run, events))
+    yield from limits(name, step.expect, run.calls, *window(run, events, moves))
 
 
-def window(run: Run, events: list[Event]) -> tuple[float, float]:
-    """From the first of the events until the next that is none of them."""
+def window(run: Run, events: list[Event], moves: list[Move]) -> tuple[float, float]:
+    """From the first of the events until the next that is none of them, or until the moves they made are over."""
     later = [event.at for event in run.events if event.closes and event not in events and event.at > events[0].at]
-    return events[0].at, min([*later, run.hangup_at])
+    over = [move.done_at + HEARD_AFTER for move in moves if move.done_at is not None]
+    return events[0].at, min(max([min(later, default=run.hangup_at), *over]), run.hangup_at)
 
 
 def limits(name: str, expect: Mapping[str, Any], calls: Iterable[Call], start: float, end: float) -> Iterable[Verdict]:
