@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from contextlib import ExitStack
@@ -33,6 +34,9 @@ def perform(scenario: Scenario, output: Path, out: TextIO) -> dict[str, Any]:
         world = stack.enter_context(World(plan, record=directory))
         play = Play(scenario, world, directory, output, screen, ends)
         run = play.run()
+        for phones in (play.inside, play.outside):
+            lines = "".join(json.dumps(event) + "\n" for event in phones.events)
+            (output / f"{phones.name}.jsonl").write_text(lines)
         judged = judge(play, run)
         report = lab_report(scenario, run, judged)
         write_json(report, output / "report.json")

@@ -175,6 +175,8 @@ class Stage:
         for event in self.inside.events + self.outside.events:
             if event.get("event") in ("answered", "ended"):
                 one = found.setdefault(event["account"], {})
+                if event["event"] == "answered":
+                    one.pop("ended", None)  # a first attempt of the same call, over another path, was given up
                 one.setdefault(event["event"], event["t"])
                 one["call_id"] = event.get("call_id")
         return found
