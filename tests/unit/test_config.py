@@ -113,6 +113,7 @@ headers = 64
 body = 2000
 calls = 20
 suspend_for = 5
+silent_after = 900
 """
     eface = 'interface = "sat0"\npriority = 9\ncapacity = "2 Mbit/s"\ngateway = "192.0.2.1"\nfamilies = ["ipv6"]\n'
     eface += 'port = 5062\ntls_port = 5063\ntransports = ["tcp"]'
@@ -132,7 +133,7 @@ suspend_for = 5
     assert settings.policy.name == "least-load"
     assert dataclasses.astuple(settings.probe) == (0.2, 10.0, 5, 30.0)
     assert dataclasses.astuple(settings.move) == (1.0, 50.0, 3)
-    assert dataclasses.astuple(settings.session) == (20, 5.0)
+    assert dataclasses.astuple(settings.session) == (20, 5.0, 900.0)
     assert dataclasses.astuple(settings.limits) == (4000, 64, 2000)
     assert settings.trunk == (TrunkCredentials("provider.example", "4711", "secret"),)
 

@@ -276,6 +276,13 @@ NMS: Final = Schema(
                 *_MESSAGE_LIMITS,
                 Key("calls", integer(1, 1_000_000), "Calls at a time; one more gets 503.", 10_000),
                 Key("suspend_for", seconds(0, 3600), "Live calls are kept this long while no path is ON.", 30.0),
+                Key(
+                    "silent_after",
+                    seconds(0, 604_800),
+                    "A call without session timer (RFC 4028) ends after this long without a packet or request of "
+                    "either end; 0: never. With one it ends when that has run out.",
+                    7200.0,
+                ),
             ),
         ),
     ),

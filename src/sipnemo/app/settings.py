@@ -32,7 +32,7 @@ def nms_settings(config: Config, instance: str) -> NmsSettings:
         policy=PolicySettings(**config.table("policy")),
         probe=ProbeSettings(**config.table("probe")),
         move=MoveSettings(**config.table("move")),
-        session=SessionSettings(calls=limits["calls"], suspend_for=limits["suspend_for"]),
+        session=SessionSettings(**{key: limits[key] for key in ("calls", "suspend_for", "silent_after")}),
         trunk=tuple(TrunkCredentials(**_renamed(row, "password_file", "password")) for row in config.tables["trunk"]),
         limits=message_limits(limits),
     )

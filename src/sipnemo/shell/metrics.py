@@ -39,6 +39,7 @@ COUNTERS: dict[str, Declared] = {
     "authentication_failures": Declared("Requests whose credentials were refused", ("outcome",)),
     "bugs": Declared("Exceptions that should not have happened"),
     "calls_answered": Declared("Calls answered", ("direction",)),
+    "calls_given_up": Declared("Calls ended because both ends were silent", ("cause",)),
     "calls_refused": Declared("Calls refused or failed", ("status",)),
     "flow_failures": Declared("Flows that did not answer", ("reason",)),
     "malformed_messages": Declared("Messages that could not be parsed", ("status",)),

@@ -61,6 +61,7 @@ class Answers:
             self._refreshed(forward, response)
         if 200 <= status < 300 and forward.request.method in ("INVITE", "UPDATE"):
             forward.session.expires = agreed_expires(response, forward.outward)
+            forward.session.refreshed(now)
         self._pass_on(forward, response, body, now)
         if status >= 200:
             self._finished(forward, response, status, now)

@@ -14,6 +14,7 @@ from sipnemo.nemo.session_list import SessionStatus as Status
 from sipnemo.roles.endpoint import forwards
 from sipnemo.roles.nms.early import EarlyCall
 from sipnemo.roles.nms.forward import Forward
+from sipnemo.roles.nms.lost import LostCalls
 from sipnemo.roles.nms.media import SessionMedia, body_sdp
 from sipnemo.roles.nms.session import Dialog, Session
 from sipnemo.roles.node import Learned, Observe
@@ -40,6 +41,7 @@ class Calls:
         "All sessions, those without a tag of the SIP-MN yet included."
         self.invitations: dict[tuple[str, str, int, str], Session] = {}
         "Calls to SIP-MNs by Call-ID, caller's tag, CSeq and token: what makes two INVITEs the same one (§8.2.2.2)."
+        self.lost = LostCalls(node)
 
     def overtaken(self, forward: Forward, now: float) -> bool:
         """A request that a re-INVITE of ours has overtaken is out of order for the SIP-CN (§12.2.2): once more."""

@@ -105,7 +105,6 @@ class Home:
             self.uri = uri
             self._node.log("info", "home has assigned our URI", uri=uri)
             self._node.act(Notice("registered", {"uri": uri}))
-            self._node.registered(now)
 
     def stop(self, now: float) -> None:
         """Take every flow out of the SIP-HS."""

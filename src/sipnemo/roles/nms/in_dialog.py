@@ -37,6 +37,7 @@ class InDialog:
         session, dialog = self.node.calls.dialog_of(request, outward)
         if session is None or dialog is None:
             raise SipError(481)
+        session.heard_at = now
         left = forwards(request)
         method = request.method
         last = dialog.received_from_mn if outward else dialog.received_from_cn

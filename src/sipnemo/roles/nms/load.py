@@ -49,11 +49,15 @@ class LoadMeter:
         for session in self._node.calls.open:
             if session.media is None:
                 continue
+            total = 0
             for key, flow in session.media.flows.items():
                 packets, octets = counted.counters.get(key, (0, 0))
+                total += packets
                 address = key.host if flow.group == INSIDE else by_group.get(flow.group, "")
                 if address in sums:
                     sums[address] += octets + packets * OVERHEAD
+            if total != session.packets:
+                session.packets, session.heard_at = total, now
         span = now - self._read_at
         for path in self._node.paths.all:
             same = [other.address for other in self._node.paths.all if other.eface is path.eface]

@@ -270,9 +270,6 @@ class MobilityServer(Endpoint):
             if flow.local.host == path.address and not flow.reliable:
                 server.flow = self.way_out(Target(flow.local.transport, *flow.remote)) or flow
 
-    def registered(self, now: float) -> None:
-        """The SIP-HS has named our URI."""
-
     def prober_hurry(self, path: Path) -> None:
         """A path has got its first call: probe it at the pace of a path with calls."""
         prober = self.probers.get(path)
@@ -397,3 +394,4 @@ class MobilityServer(Endpoint):
         self.bindings.expire(now)
         self.relay.expire(now)
         self.load.measure(now)
+        self.calls.lost.end(now)

@@ -10,6 +10,7 @@ from sipnemo.roles.nms.session import Dialog, Session
 from sipnemo.roles.node import Send
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Response
+from sipnemo.sip.server_location import Target
 from sipnemo.sip.transaction import ClientTransaction
 
 if TYPE_CHECKING:
@@ -66,6 +67,22 @@ class OwnRequests:
             "Content-Length: 0\r\n\r\n",
         ]
         return "\r\n".join(lines).encode("latin-1")
+
+    def hang_up_outside(self, session: Session, now: float) -> None:
+        """Tell the SIP-CN that the call is over, if its path works."""
+        dialog, path = session.dialog, session.path
+        if dialog is None or not session.live or not path.on:
+            return
+
+        def located(targets: list[Target], at: float) -> None:
+            flow = next((flow for flow in map(path.flow_to, targets) if flow is not None), None)
+            if flow is not None:
+                session.e.sent += 1
+                branch = self.node.ids.branch()
+                data = self.request(session, dialog, "BYE", str(session.e.sent), flow, branch=branch)
+                self.node.layer.request(Unheard(), branch, "BYE", data, flow, at)
+
+        self.node.calls.locate_dialog(dialog, located, now)
 
     def hang_up_inside(self, session: Session, why: str, now: float) -> None:
         """The SIP-CN knows of no call any more, or cannot be reached: tell the SIP-MN, and end it."""

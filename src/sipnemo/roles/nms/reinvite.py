@@ -265,6 +265,7 @@ class Move:
         if client.method == "INVITE":
             self._ack = (self._node.own_requests.ack(session, client, self.path), client.flow)
             self._node.act(Send(*self._ack))
+        session.refreshed(now)
         self._take(self.path)
         span = body_sdp(response)
         if span is not None and session.media is not None:

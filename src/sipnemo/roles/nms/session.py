@@ -82,10 +82,12 @@ class Session:
         "ending",
         "expires",
         "first_cseq",
+        "heard_at",
         "held",
         "i",
         "inside",
         "invitation",
+        "lapses_at",
         "local_value",
         "media",
         "mn_target",
@@ -93,6 +95,7 @@ class Session:
         "move",
         "moves",
         "outgoing",
+        "packets",
         "path",
         "pending",
         "phone_tag",
@@ -139,6 +142,12 @@ class Session:
         "Offers of the SIP-MN that came while a re-INVITE of ours was at hand."
         self.expires = ""
         "Session-Expires towards the SIP-CN as last agreed, with the refresher as we would say it (RFC 4028)."
+        self.lapses_at = 0.0
+        "When its session timer runs out unless it is refreshed (RFC 4028 §10); 0: it has none."
+        self.heard_at = now
+        "When either end last gave a sign of life: a request, an answer or a packet."
+        self.packets = 0
+        "Of all its flows, at the last reading of the counters."
         self.to_value = ""
         "To of the first INVITE."
         self.urgent = False
@@ -155,6 +164,12 @@ class Session:
         self.invitation: tuple[str, str, int, str] | None = None
         self.created_at = now
         self.answered_at: float | None = None
+
+    def refreshed(self, now: float) -> None:
+        """An INVITE or UPDATE has been answered with 2xx: the session timer, if one is agreed, begins anew."""
+        seconds = self.expires.partition(";")[0]
+        self.lapses_at = now + int(seconds) if len(seconds) < 10 and seconds.isdecimal() else 0.0
+        self.heard_at = now
 
     @property
     def key(self) -> tuple[str, str]:

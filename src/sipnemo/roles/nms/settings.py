@@ -132,6 +132,9 @@ class SessionSettings:
     suspend_for: float = 30.0
     "Seconds that live calls are kept while no path is ON (R18)."
 
+    silent_after: float = 7200.0
+    "Seconds without a packet or request after which a call without session timer ends; 0: never."
+
 
 @dataclass(frozen=True, slots=True)
 class TrunkCredentials:
