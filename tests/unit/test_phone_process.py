@@ -41,8 +41,9 @@ def test_a_stopped_phone_is_seen_as_a_gap_at_the_other_and_sees_none_itself() ->
             alice.pause()
             stopped = time.monotonic()
             while time.monotonic() < stopped + 0.5:
+                following = len(bob.all("stream")) + 1
                 bob.command("report")
-                bob.wait_for("stream", number=len(bob.all("stream")) + 1)
+                bob.wait_for("stream", number=following)
             alice.go_on()
             after = bob.wait_for_packets(before["packets"] + 20)
             gap = max(after["gaps"], key=lambda gap: gap["gap_ms"])
