@@ -1,4 +1,7 @@
-"""The load of each E-face (MH-4): bytes per second of its media, in percent of its configured capacity."""
+"""The load of each E-face (MH-4): bytes per second of its media, in percent of its configured capacity.
+
+The same counters tell when nothing is heard any more: of a call (`lost.py`), or of a path, which is then probed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from sipnemo.roles.node import Counted, ReadCounters
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
+    from sipnemo.roles.nms.paths import Path
+    from sipnemo.roles.nms.session import Session
 
 OVERHEAD = 28
 "Octets of IP and UDP header in front of what the counters count (IPv4; close enough for IPv6)."
@@ -26,6 +31,10 @@ class LoadMeter:
         self._read_at = 0.0
         self._bytes: dict[str, int] = {}
         self._reading = False
+        self._received: dict[Session, tuple[Path, int]] = {}
+        "Packets that have come in over the path of each call."
+        self._speaking: set[Path] = set()
+        "Paths over which something has come in between the last two readings."
 
     def measure(self, now: float) -> None:
         """Ask for the counters, if it is time."""
@@ -36,6 +45,8 @@ class LoadMeter:
             for path in self._node.paths.all:
                 path.load = 0.0
             self._bytes.clear()
+            self._received.clear()
+            self._speaking.clear()
             return
         self._next_at = now + max(MEASURE_EVERY, len(keys) / COST_PER_FLOW / 1000)
         self._reading = True
@@ -45,19 +56,32 @@ class LoadMeter:
         """Sum up per path: what came in by its address, and what went out by its group."""
         self._reading = False
         sums: dict[str, int] = {path.address: 0 for path in self._node.paths.all}
+        received: dict[Session, tuple[Path, int]] = {}
+        speaking: set[Path] = set()
         by_group = {path.group: path.address for path in self._node.paths.all}
         for session in self._node.calls.open:
             if session.media is None:
                 continue
-            total = 0
+            total = down = 0
+            path = session.path
             for key, flow in session.media.flows.items():
                 packets, octets = counted.counters.get(key, (0, 0))
                 total += packets
                 address = key.host if flow.group == INSIDE else by_group.get(flow.group, "")
+                if flow.group == INSIDE and address == path.address:
+                    down += packets
                 if address in sums:
                     sums[address] += octets + packets * OVERHEAD
             if total != session.packets:
                 session.packets, session.heard_at = total, now
+            received[session] = (path, down)
+            known, before = self._received.get(session, (None, 0))
+            if known is path and down > before:
+                speaking.add(path)
+        for path in self._speaking - speaking:
+            if path.sessions and path in self._node.probers:
+                self._node.probers[path].doubt(now)
+        self._received, self._speaking = received, speaking
         span = now - self._read_at
         for path in self._node.paths.all:
             same = [other.address for other in self._node.paths.all if other.eface is path.eface]

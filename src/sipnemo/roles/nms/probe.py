@@ -68,8 +68,13 @@ class Prober:
         self._ever_off = True
 
     def hurry(self, now: float) -> None:
-        """The path has calls now, or something looks wrong: do not wait for the idle interval to end."""
+        """The path has calls now: do not wait for the idle interval to end."""
         if self._timer is not None and self._timer.at > now + self._interval():
+            self._again(now)
+
+    def doubt(self, now: float) -> None:
+        """The media of all its calls has fallen silent: ask at once whether the path is to blame."""
+        if self._timer is not None:
             self._again(now)
 
     def answered(self, transaction: bytes, mapped: tuple[str, int] | None, now: float) -> bool:
