@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 SEEDS ?= 1000
 COUNT ?= 1000000
 
-.PHONY: help demo test lint format unit docs bench lab sim fuzz install clean
+.PHONY: help demo test lint format unit requirements docs bench lab sim fuzz install clean
 
 help:
 	@echo "make demo            calls move between uplinks, on this machine, without root"
@@ -17,6 +17,7 @@ help:
 	@echo "make lab             every shipped scenario of failing uplinks, in real time"
 	@echo "make sim SEEDS=N     N simulated worlds with loss and failing uplinks (1000)"
 	@echo "make fuzz COUNT=N    N broken messages through parser and nodes (1000000)"
+	@echo "make requirements    which requirement is proven by how many tests"
 	@echo "make docs            write docs/configuration.md anew"
 	@echo "make clean           remove what was made"
 
@@ -46,6 +47,9 @@ format: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest -q tests/unit $(ARGS)
+
+requirements: $(STAMP)
+	@$(BIN)/python -m pytest -q --collect-only --requirements | grep -E '^(MH|RO|R)-?[0-9]'
 
 docs: $(STAMP)
 	$(BIN)/python -m sipnemo.app.reference docs/configuration.md

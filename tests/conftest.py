@@ -1,14 +1,41 @@
-"""The closing line of a test run: which groups of tests did not run, and why."""
+"""The closing line of a test run (which groups of tests did not run, and why), and the table of proven requirements."""
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 
 SKIPPED: Counter[tuple[str, str]] = Counter()
 "(group, why) → how many tests; a group is the folder below tests/ and the file."
+
+ROWS = Path(__file__).parent.parent / "docs" / "requirements.md"
+proofs: defaultdict[str, Counter[str]] = defaultdict(Counter)
+"Requirement → folder of tests → how many tests name it."
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--requirements --collect-only -q` prints which rows of docs/requirements.md are proven by how many tests."""
+    parser.addoption("--requirements", action="store_true", help="print a table of requirements and their tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Note what each test proves."""
+    for item in items:
+        for mark in item.iter_markers("req"):
+            for row in mark.args:
+                proofs[row][Path(item.location[0]).parent.name] += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table, rows without a test included."""
+    if not config.getoption("--requirements"):
+        return
+    for row in re.findall(r"^\| ((?:MH|RO|R)-?\d+b?) ", ROWS.read_text(), re.MULTILINE):
+        found = ", ".join(f"{folder} {number}" for folder, number in sorted(proofs[row].items()))
+        terminalreporter.write_line(f"{row:6} {found or 'no test'}")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
