@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -27,7 +28,9 @@ def test_everything_comes_as_the_scenario_expects(name: str, tmp_path: Path) -> 
     report = json.loads(done.stdout)
     assert report == json.loads((tmp_path / "report.json").read_text())
     assert report["expectations"]
-    assert "As expected?" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "As expected?" in page
+    ElementTree.fromstring(page.replace("<!DOCTYPE html>", ""))
 
 
 def test_what_comes_otherwise_is_told_and_makes_the_exit_status(tmp_path: Path) -> None:

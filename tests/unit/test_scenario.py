@@ -18,6 +18,7 @@ from sipnemo.lab.line import Quality
 from sipnemo.lab.play import Play
 from sipnemo.lab.report import Call, Event, Gap, Move, Run, Stream
 from sipnemo.lab.scenario import Scenario, Step, Uplink, unfolded
+from sipnemo.lab.stage import Stage
 from sipnemo.lab.verdict import judge
 
 GOOD = """\
@@ -166,6 +167,38 @@ def test_a_flap_is_cuts_and_restores() -> None:
         (5.5, "restore", True),
     ]
     assert {deed.number for deed in deeds} == {4}
+
+
+@pytest.mark.parametrize(
+    ("at", "path", "text"),
+    [
+        pytest.param(1.1, "1/198.51.100.7", "cut 1", id="the line's own"),
+        pytest.param(2.1, "1/198.51.100.7", "cut 1", id="not another line's, though later"),
+        pytest.param(2.1, "2/203.0.113.7", "cut 2", id="the other line's"),
+        pytest.param(2.1, "3/198.18.3.7", "cut 2", id="the last of all when the line's own has none"),
+        pytest.param(3.1, "1/198.51.100.7", "kill hs", id="a server's death concerns every line"),
+        pytest.param(4.1, "1/198.51.100.7", "kill hs", id="a new call moves no other"),
+        pytest.param(0.99, "1/198.51.100.7", "cut 1", id="clocks read a moment apart"),
+        pytest.param(0.5, "1/198.51.100.7", None, id="nothing was done yet"),
+    ],
+)
+def test_a_move_belongs_to_what_was_done_to_its_path(at: float, path: str, text: str | None) -> None:
+    call = Event(4.0, "call", closes=False)
+    events = [
+        Event(1.0, "cut 1", "uplink1"),
+        Event(2.0, "cut 2", "uplink2"),
+        Event(3.0, "kill hs", closes=False),
+        call,
+    ]
+    found = Play.cause(cast(Play, SimpleNamespace(events=events, harmless=[call])), at, path)
+    assert (found and found.text) == text
+
+
+def test_a_first_attempt_that_was_given_up_is_not_the_end_of_a_call() -> None:
+    told = [("ended", 1.0), ("answered", 2.0), ("ended", 9.0)]
+    events = [{"event": event, "account": "out1", "call_id": "a", "t": at} for event, at in told]
+    stage = SimpleNamespace(inside=SimpleNamespace(events=[]), outside=SimpleNamespace(events=events))
+    assert Stage.facts(cast(Stage, stage)) == {"out1": {"answered": 2.0, "ended": 9.0, "call_id": "a"}}
 
 
 # ------------------------------------------------------------------------------------------------- the verdict

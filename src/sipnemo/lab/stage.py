@@ -42,6 +42,11 @@ class Placed:
     "When we hung it up before the end."
 
 
+def had(side: Phones, event: str) -> set[str]:
+    """The accounts that have had this event."""
+    return {str(e.get("account")) for e in side.events if e.get("event") == event}
+
+
 class Stage:
     """The programs, running, and the calls between them."""
 
@@ -139,7 +144,7 @@ class Stage:
         self.inside.command("hangup")
         for side in (self.inside, self.outside):
             with contextlib.suppress(TimeoutError):
-                self.until(lambda s=side: self.all_had(s, "ended"), "all calls to end", None, patience=10.0)  # type: ignore[misc]
+                self.until(lambda s=side: self.all_over(s), "all calls to end", None, patience=10.0)  # type: ignore[misc]
         self.screen.say("all calls are hung up")
 
     # --------------------------------------------------------------------------------------------- what is known
@@ -193,8 +198,7 @@ class Stage:
     def reported(self, side: Phones, known: int) -> bool:
         """Whether every account in a call has reported since event number `known`."""
         fresh = {e.get("account") for e in side.events[known:] if e.get("event") == "stream"}
-        over = {e.get("account") for e in side.events if e.get("event") == "ended"}
-        return set(self.accounts(side)) <= fresh | over
+        return had(side, "answered") <= fresh | had(side, "ended")
 
     def all_hear(self, side: Phones) -> bool:
         """Whether every phone of this side that is in a call receives media."""
@@ -203,7 +207,11 @@ class Stage:
 
     def all_had(self, side: Phones, event: str) -> bool:
         """Whether every account of this side that is in a call has had this event."""
-        return set(self.accounts(side)) <= {e.get("account") for e in side.events if e.get("event") == event}
+        return set(self.accounts(side)) <= had(side, event)
+
+    def all_over(self, side: Phones) -> bool:
+        """Whether every call of this side that was answered has ended."""
+        return had(side, "answered") <= had(side, "ended")
 
     def accounts(self, side: Phones) -> Iterable[str]:
         """The accounts of one side that are party to a call made."""
