@@ -26,6 +26,23 @@ from sipnemo.shell.uplink_routes import UplinkPath
 print(json.dumps(check_routes([UplinkPath(*path) for path in json.loads(sys.argv[1])], sys.argv[2])))
 """
 
+SERVER = """
+import asyncio
+from sipnemo.roles.node import Notice
+from sipnemo.shell.server import ShellSettings, serve
+
+class Node:
+    deadline = None
+
+    def handle(self, input, now):
+        if type(input).__name__ != "Tick":
+            return []
+        return [Notice("home", {"addresses": ["2001:db8:ff::1", "192.0.2.1"]})]
+
+uplinks = ("wwan0", "sat0")
+asyncio.run(serve(lambda environment: Node(), ShellSettings(interfaces=uplinks, uplinks=uplinks)))
+"""
+
 
 @pytest.fixture
 def host() -> Iterator[Namespace]:
@@ -169,3 +186,16 @@ def test_the_check_says_what_is_missing_and_its_commands_mend_it(host: Namespace
     host.run(["ip", "route", "flush", "table", "main"], check=True)
     host.run(["ip", "route", "flush", "table", "7061"], check=True)
     assert all("have no way out" in message for message in check())
+
+
+def test_a_server_checks_the_routes_to_where_the_home_server_was_found(host: Namespace) -> None:
+    """A home server with a name is found by DNS, long after the configuration was read."""
+    server = host.popen([sys.executable, "-c", SERVER], stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        warning = next(line for line in server.stderr if "Path sat0" in line)
+        assert f"({TWO}): packets to {FAR} leave by wwan0." in warning
+    finally:
+        server.terminate()
+        server.communicate(timeout=10)
+    assert server.returncode == 0

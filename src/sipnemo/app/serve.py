@@ -7,7 +7,6 @@ import asyncio
 import dataclasses
 import ipaddress
 import logging
-import re
 import socket
 import sys
 from collections.abc import Callable
@@ -86,7 +85,6 @@ def gateway_shell(config: Config) -> ShellSettings:
         uplinks=uplinks,
         gateways={_where(row): (row["gateway"],) for row in efaces if "gateway" in row},
         manage_routes=nms["manage_routes"],
-        check_routes_to=_literal(nms["home"]),
         media_plane=config.table("media")["plane"],
     )
 
@@ -113,9 +111,3 @@ def _interfaces(rows: list[Row]) -> tuple[str, ...]:
     if any(ipaddress.ip_address(address).is_loopback for address in addresses):
         return tuple(name for _, name in socket.if_nameindex())
     return () if addresses else tuple(row["interface"] for row in rows)
-
-
-def _literal(uri: str) -> str:
-    """The address that a SIP URI names; empty when it is a domain."""
-    found = re.match(r"sips?:(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)(?=[:;]|$))", uri)
-    return (found[1] or found[2]) if found else ""

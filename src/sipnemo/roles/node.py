@@ -193,7 +193,7 @@ class Observe(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """A milestone others wait for: 'ready' (systemd READY=1), 'moved' (one move's story), 'registered', …"""
+    """A milestone others wait for: 'ready' (systemd READY=1), 'moved' (one move's story), 'registered', 'home' …"""
 
     name: str
     body: Mapping[str, Any] = {}

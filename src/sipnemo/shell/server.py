@@ -74,9 +74,6 @@ class ShellSettings:
     manage_routes: bool = False
     "Keep rules and tables for the uplinks (see uplink_routes.py)."
 
-    check_routes_to: str = ""
-    "Address literal that every uplink must reach by itself; empty: not checked. Only without `manage_routes`."
-
     media_plane: str = ""
     "auto, kernel or userspace; empty: this role forwards no media."
 
@@ -158,6 +155,8 @@ class _Server:
         self.plane: MediaPlane | None = None
         self.routes: UplinkRoutes | None = None
         self.check: asyncio.TimerHandle | None = None
+        self.destinations: tuple[str, ...] = ()
+        "Addresses of the home server, as the node has located them: every uplink must reach them by itself."
 
     async def open(
         self,
@@ -316,7 +315,7 @@ class _Server:
         self._schedule_check()
 
     def _schedule_check(self) -> None:
-        if self.settings.check_routes_to and not self.settings.manage_routes:
+        if self.destinations and not self.settings.manage_routes:
             self._cancel_check()
             self.check = asyncio.get_running_loop().call_later(CHECK_ROUTES_AFTER, self._check_routes)
 
@@ -325,7 +324,8 @@ class _Server:
         up = [link for link in self.links.values() if link.up]
         try:
             paths = list(paths_of(up, self.settings.uplinks, self.settings.gateways))
-            for message in check_routes(paths, self.settings.check_routes_to):
+            messages = [message for address in self.destinations for message in check_routes(paths, address)]
+            for message in dict.fromkeys(messages):
                 logger.warning("%s", message)
         except OSError as error:
             logger.info("Routes cannot be checked: %s", error.strerror)
@@ -339,6 +339,9 @@ class _Server:
         if notice.name == "ready":
             self.manager.ready()
             logger.info("%s is ready", self.settings.role)
+        elif notice.name == "home":
+            self.destinations = tuple(notice.body["addresses"])
+            self._schedule_check()
         self.on_notice(notice)
 
 

@@ -25,6 +25,8 @@ BASE_BACKOFF = 2.0
 MAX_BACKOFF = 60.0
 "Seconds: bounds of the wait between failed registrations (RFC 5626 §4.5, with shorter waits: calls depend on it)."
 ATTEMPTS_WITH_CREDENTIALS = 3
+MAX_ADDRESSES = 32
+"Of the SIP-HS, per path."
 
 
 class Home:
@@ -75,6 +77,14 @@ class Home:
         flow = self.flows.pop(path, None)
         if flow is not None:
             flow.suspend()
+            self.moved()
+
+    def moved(self) -> None:
+        """Where the SIP-HS is may have changed; what is known is kept when no path can tell."""
+        hosts = {host for flow in self.flows.values() for host in flow.hosts}
+        if hosts and hosts != self.hosts:
+            self.hosts = hosts
+            self._node.act(Notice("home", {"addresses": sorted(hosts)}))
 
     def trusts(self, flow: Flow) -> bool:
         """Whether a message on this flow comes from the SIP-HS."""
@@ -136,6 +146,13 @@ class Registration:
         self.refused = ""
         "Why the last attempt failed; empty after a success."
         self.stun: tuple[str, int] | None = None
+        self._located: tuple[str, ...] = ()
+        self._registered_at = ""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Addresses of the SIP-HS: as last located, and where this flow was last registered."""
+        return (*self._located, self._registered_at) if self._registered_at else self._located
 
     @property
     def contact(self) -> str:
@@ -190,7 +207,8 @@ class Registration:
             if not usable:
                 self._failed("home cannot be located" if not targets else "home has no address of our family", at)
                 return
-            home.hosts.update(target.host for target in usable)
+            self._located = tuple(target.host for target in usable[:MAX_ADDRESSES])
+            home.moved()
             target = usable[self._failures % len(usable)]
             udp = next((t for t in usable if t.transport == "UDP"), target)
             located_before, self.stun = self.stun, (udp.host, udp.port)
@@ -230,7 +248,9 @@ class Registration:
             return
         self._running = None
         if status < 300:
+            self._registered_at = client.flow.remote[0]
             self._accepted(response, now)
+            self._home.moved()
         elif status in (401, 407) and self._answerable(status, response):
             self._challenges += 1
             self._send(self._contacts, now)
