@@ -137,7 +137,8 @@ NMS: Final = Schema(
                 Key(
                     "register",
                     choice("relay", "early"),
-                    '"relay": a phone gets the answer of its own server; "early": it gets 200 first (RO-3).',
+                    '"relay": a phone gets the answer of its own server; "early": it gets 200 first (RO-3), so that it '
+                    'never sees a challenge: a server that asks for a password needs "relay".',
                     "relay",
                 ),
                 Key(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_EXPIRES = 3600
 MAX_SIP_MNS = 10_000
+AGAIN = (401, 407, 423)
+"Answers to a REGISTER that a SIP-MN repeats, better, at once."
 
 
 class MobileNode:
@@ -106,7 +108,10 @@ class Bindings:
         node.choose(None, now)  # 503 at once when no path is ON
         relayed = Relayed(self, server, contacts)
         if node.settings.register == "early" and contacts:
+            tokens = [self.token(uri_of(contact), server.flow) for contact in contacts]
+            before = {token: self.by_token.get(token) for token in tokens}
             self._bind(server, contacts, DEFAULT_EXPIRES, now)
+            relayed.promised = [(mn, before[mn.token]) for mn in map(self.by_token.get, tokens) if mn is not None]
             self._answer_early(server, contacts, now)
 
         def build(target: Target, branch: str) -> tuple[bytes, Flow] | None:
@@ -150,8 +155,7 @@ class Bindings:
         for contact in contacts:
             contact_uri = uri_of(contact)
             token = self.token(contact_uri, flow)
-            asked = parameter(contact, "expires") or request.value("expires")
-            seconds = min(int(asked), granted) if asked and asked.isdecimal() and len(asked) < 10 else granted
+            seconds = _span(contact, request, granted)
             if seconds == 0:
                 self.by_token.pop(token, None)
                 continue
@@ -164,12 +168,19 @@ class Bindings:
             )
 
     def _answer_early(self, server: ServerTransaction, contacts: list[str], now: float) -> None:
-        lines = []
-        if contacts != ["*"]:
-            for contact in contacts:
-                asked = parameter(contact, "expires") or server.request.value("expires") or str(DEFAULT_EXPIRES)
-                lines.append(f"Contact: <{uri_of(contact)}>;expires={asked}")
-        self._node.respond(server, 200, now, headers=tuple(lines))
+        spans = {uri_of(c): _span(c, server.request, DEFAULT_EXPIRES) for c in contacts if c != "*"}
+        lines = tuple(f"Contact: <{uri}>;expires={seconds}" for uri, seconds in spans.items() if seconds)
+        self._node.respond(server, 200, now, headers=lines)
+
+    def refused(self, promised: list[tuple[MobileNode, MobileNode | None]]) -> None:
+        """What an early 200 has promised is not so: what held before it holds, as at the SIP-MN's server (§10.3)."""
+        for mn, before in promised:
+            if self.by_token.get(mn.token) is not mn:
+                continue  # registered anew meanwhile
+            if before is None:
+                del self.by_token[mn.token]
+            else:
+                mn.expires_at = min(mn.expires_at, before.expires_at)
 
     def accepted(self, server: ServerTransaction, contacts: list[str], response: Response, now: float) -> None:
         """The SIP-MN's server has taken the registration: its own answer goes to the SIP-MN, Contacts turned back."""
@@ -209,12 +220,14 @@ class Bindings:
 class Relayed:
     """A SIP-MN's REGISTER at its own server."""
 
-    __slots__ = ("_bindings", "_contacts", "_server")
+    __slots__ = ("_bindings", "_contacts", "_server", "promised")
 
     def __init__(self, bindings: Bindings, server: ServerTransaction, contacts: list[str]) -> None:
         self._bindings = bindings
         self._server = server
         self._contacts = contacts
+        self.promised: list[tuple[MobileNode, MobileNode | None]] = []
+        "What was bound before its own server was asked, and what had been bound before that."
 
     def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
         """The server's own answer, a challenge for example, reaches the SIP-MN (RO-3)."""
@@ -226,7 +239,10 @@ class Relayed:
             except SipError as error:
                 if not self._server.finished:
                     self._bindings._node.respond(self._server, error.status, now, reason=error.reason)
-        elif not self._server.finished:
+            return
+        if response.status >= 300 and response.status not in AGAIN:
+            self._bindings.refused(self.promised)
+        if not self._server.finished:
             data = translate.response(response, self._server.request, response.body)
             self._server.respond(response.status, data, now)
 
@@ -234,6 +250,12 @@ class Relayed:
         """The server is silent."""
         if not self._server.finished:
             self._bindings._node.respond(self._server, status, now)
+
+
+def _span(contact: str, request: Request, most: int) -> int:
+    """Seconds for which a Contact is bound (RFC 3261 §10.3 item 7)."""
+    asked = parameter(contact, "expires") or request.value("expires")
+    return min(int(asked), most) if asked and asked.isdecimal() and len(asked) < 10 else most
 
 
 def record_of(value: str) -> str:
