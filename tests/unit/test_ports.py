@@ -79,22 +79,3 @@ def test_the_order_follows_from_the_seed_and_from_nothing_else() -> None:
     assert order("one") == order("one")
     assert order("one") != order("two")
     assert order("one") != sorted(order("one"))
-
-
-def test_a_recovered_session_gets_its_own_pair_back() -> None:
-    ports = pool()
-    assert ports.claim(20004, 0.0)
-    assert not ports.claim(20004, 0.0)
-    assert not ports.claim(20005, 0.0)
-    assert not ports.claim(30000, 0.0)
-    assert 20004 not in take_all(ports)
-    ports.release(20004, 1.0)
-    assert ports.claim(20004, 2.0)  # its own last packets may reach it
-    assert ports.resting == 0
-
-
-def test_pairs_held_too_long_can_be_named() -> None:
-    ports = pool()
-    old, new = ports.allocate(0.0), ports.allocate(50.0)
-    assert ports.held_since(50.0) == [old]
-    assert ports.held_since(51.0) == sorted([old or 0, new or 0])

@@ -62,18 +62,6 @@ class PortPool:
         self._used[port] = now
         return port
 
-    def claim(self, port: int, now: float) -> bool:
-        """Take a certain pair, for a session that was recovered; False when it is in use or not of this pool."""
-        self._wake(now)
-        if port in self._used or not (self.first <= port < self.last) or port % 2:
-            return False
-        if port in self._free:
-            self._free.remove(port)
-        else:
-            self._resting = deque(entry for entry in self._resting if entry[1] != port)
-        self._used[port] = now
-        return True
-
     def release(self, port: int, now: float, rest: bool = True) -> None:
         """Give a pair back; it rests first, if packets may be late. What is not allocated is only counted."""
         if self._used.pop(port, None) is None:
@@ -83,10 +71,6 @@ class PortPool:
             self._resting.append((now + self.quarantine_after, port))
         else:
             self._free.append(port)
-
-    def held_since(self, instant: float) -> list[int]:
-        """Pairs allocated before the instant and still held: what a leak would look like."""
-        return sorted(port for port, allocated_at in self._used.items() if allocated_at < instant)
 
     def _wake(self, now: float) -> None:
         while self._resting and self._resting[0][0] <= now:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sipnemo.media.flow import INSIDE, FlowKey, MediaPath
+from sipnemo.media.flow import FlowKey, MediaPath
 from sipnemo.nemo.session_list import SessionStatus
 from sipnemo.roles.nms.move_log import MoveRecord, Wave
 from sipnemo.roles.nms.reinvite import Move
@@ -234,7 +234,3 @@ class Handover:
             if wave.calls:
                 self._node.log("info", "calls moved", **wave.row(each=False))
                 self._node.act(Notice("moved", wave.row(each=False)))
-
-    def group_for(self, session: Session) -> int:
-        """Group of a session's uplink flows."""
-        return session.path.group if session.path is not None else INSIDE
