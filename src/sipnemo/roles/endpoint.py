@@ -285,17 +285,18 @@ def stamp_source(request: Request, flow: Flow) -> Flow:
     at = request.names.index("via")
     line = request.lines[at]
     host, port = flow.remote
+    if request.sent_by == f"{host}:{port}" and ";rport" not in line:
+        return flow
     first, comma, rest = line.partition(",")
-    sent_by, semicolon, params = first.partition(";")
-    sent_by = sent_by.rpartition(" ")[2]
+    _, semicolon, params = first.partition(";")
     params = semicolon + params
     if ";rport" in params and ";rport=" not in params:
         stamped = first.replace(";rport", f";rport={port};received={host}", 1)
         request.lines[at] = stamped + comma + rest
         return flow
-    if sent_by == f"{host}:{port}":
+    if request.sent_by == f"{host}:{port}":
         return flow
-    sent_host, sent_port = split_host_port(sent_by)
+    sent_host, sent_port = split_host_port(request.sent_by)
     if not flow.reliable:
         flow = Flow(flow.local, (host, sent_port or 5060))
     if sent_host != host:

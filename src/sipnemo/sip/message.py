@@ -136,6 +136,7 @@ class Message:
         "from_tag",
         "lines",
         "names",
+        "sent_by",
         "to_tag",
     )
 
@@ -145,6 +146,8 @@ class Message:
         self.body = body
         self.branch = ""
         "Of the topmost Via."
+        self.sent_by = ""
+        "Host and port of the topmost Via, as written."
         self.call_id = ""
         self.from_tag = ""
         self.to_tag = ""
@@ -238,7 +241,7 @@ class Request(Message):
     __slots__ = ("method", "uri")
 
     def __init__(self, method: str, uri: str, names: list[str], lines: list[str], body: str) -> None:
-        super().__init__(names, lines, body)
+        Message.__init__(self, names, lines, body)
         self.method = method
         self.uri = uri
 
@@ -250,7 +253,7 @@ class Request(Message):
     def copy(self) -> Request:
         """An independent copy that may be edited."""
         twin = Request(self.method, self.uri, self.names[:], self.lines[:], self.body)
-        twin.branch, twin.call_id, twin.from_tag = self.branch, self.call_id, self.from_tag
+        twin.branch, twin.sent_by, twin.call_id, twin.from_tag = self.branch, self.sent_by, self.call_id, self.from_tag
         twin.to_tag, twin.cseq, twin.cseq_method = self.to_tag, self.cseq, self.cseq_method
         return twin
 
@@ -261,7 +264,7 @@ class Response(Message):
     __slots__ = ("reason", "status")
 
     def __init__(self, status: int, reason: str, names: list[str], lines: list[str], body: str) -> None:
-        super().__init__(names, lines, body)
+        Message.__init__(self, names, lines, body)
         self.status = status
         self.reason = reason
 
@@ -271,7 +274,8 @@ class Response(Message):
         return f"SIP/2.0 {self.status} {self.reason}"
 
 
-_ECHOED: Final = frozenset(("via", "from", "call-id", "cseq"))
+_ECHOED: Final = frozenset(("via", "from", "to", "call-id", "cseq"))
+_ECHOED_IN_100: Final = _ECHOED | {"timestamp"}
 
 
 def reply(
@@ -285,13 +289,11 @@ def reply(
 ) -> bytes:
     """A response to this request (RFC 3261 §8.2.6); `headers` are whole lines, Content-Type among them."""
     lines = [f"SIP/2.0 {status} {reason or REASONS.get(status, 'Unknown')}"]
-    for name, line in zip(request.names, request.lines, strict=True):
-        if name in _ECHOED:
-            lines.append(line)
-        elif name == "to":
-            lines.append(line if request.to_tag or not to_tag else f"{line};tag={to_tag}")
-        elif name == "timestamp" and status == 100:
-            lines.append(line)
+    echoed = _ECHOED_IN_100 if status == 100 else _ECHOED
+    lines += [line for name, line in zip(request.names, request.lines, strict=True) if name in echoed]
+    if to_tag and not request.to_tag and "to" in request.names:
+        line = request.lines[request.names.index("to")]
+        lines[lines.index(line)] = f"{line};tag={to_tag}"
     lines += headers
     lines.append(f"Content-Length: {len(body)}\r\n\r\n{body}")
     return "\r\n".join(lines).encode("latin-1")

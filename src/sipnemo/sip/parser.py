@@ -33,9 +33,10 @@ _ADDRESS: Final = re.compile(
     re.S,
 )
 # The shapes that nearly every message has, read in one go from the whole line; what differs goes the long way.
-_USUAL_VIA: Final = re.compile(rf"[^:]+: SIP/2\.0/[A-Z]+ {_HOST}(?::\d+)?(?:;rport)?;branch=([^;,\s]+)(?:;[\w.=]+)*")
+_USUAL_VIA: Final = re.compile(rf"[^:]+: SIP/2\.0/[A-Z]+ ({_HOST}(?::\d+)?)(?:;rport)?;branch=([^;,\s]+)(?:;[\w.=]+)*")
 _USUAL_ADDRESS: Final = re.compile(r'[^:]+: (?:"[^"\\]*" ?|[\w ]*)<[^<>\s]+>(?:;tag=([^;,\s"]+))?')
 _USUAL_CSEQ: Final = re.compile(r"[^:]+: (\d{1,9}) ([A-Z]+)")
+_USUAL_LENGTH: Final = re.compile(r"[^:]+: (\d{1,9})", re.A)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FOLD: Final = re.compile(r"[ \t]*\r\n[ \t]+")
 _NEEDED: Final = ("via", "from", "to", "call-id", "cseq")
@@ -97,12 +98,16 @@ def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
     head, end, body = text.partition("\r\n\r\n")
     if not end:
         head, body = text.rstrip("\r\n"), ""
-    if "\r\n " in head or "\r\n\t" in head:
-        head = _FOLD.sub(" ", head)
     start, *lines = head.split("\r\n")
     known = _spelled.get
     names = [known(line[: line.find(":") + 1], "") for line in lines]  # without a colon no name is found
-    malformed = _name_the_rest(names, lines) if "" in names else ""
+    malformed = ""
+    if "" in names:
+        if "\r\n " in head or "\r\n\t" in head:  # no name begins with a blank
+            head = _FOLD.sub(" ", head)
+            start, *lines = head.split("\r\n")
+            names = [known(line[: line.find(":") + 1], "") for line in lines]
+        malformed = _name_the_rest(names, lines)
     if head.count("\n") != len(lines) or head.count("\r") != len(lines):
         malformed = (
             "CR or LF within a header"  # where the next element sees a line end, it would see a header of its own
@@ -159,11 +164,17 @@ def _answerable(message: Message) -> Message | None:
     if not isinstance(message, Request) or message.method == "ACK" or "via" not in message.names:
         return None
     message.branch = _branch(message.value("via"))
+    message.sent_by = _sent_by(message)
     message.call_id = message.value("call-id")
     message.from_tag = tag_of(message.value("from"))
     message.to_tag = tag_of(message.value("to"))
     message.cseq_method = message.method
     return message
+
+
+def _sent_by(message: Message) -> str:
+    line = message.lines[message.names.index("via")]
+    return line.partition(",")[0].partition(";")[0].rpartition(" ")[2]
 
 
 def _branch(via: str) -> str:
@@ -188,7 +199,11 @@ def _identify(message: Request | Response) -> None:
         missing = next(name for name in _NEEDED if name not in names)
         raise ParseError(f"Missing {missing.title()} header", message=_answerable(message)) from None
     usual = _USUAL_VIA.fullmatch(via)
-    message.branch = usual[1] if usual is not None else _unusual_via(message)
+    if usual is not None:
+        message.sent_by, message.branch = usual.groups()
+    else:
+        message.branch = _unusual_via(message)
+        message.sent_by = _sent_by(message)
     tag = _usual_tag(from_line) if len(from_line) <= _REMEMBERED else None
     message.from_tag = tag if tag is not None else _unusual_address(message, "from")
     tag = _usual_tag(to_line) if len(to_line) <= _REMEMBERED else None
@@ -222,6 +237,12 @@ def _usual_cseq(line: str) -> tuple[int, str] | None:
     return (int(match[1]), match[2]) if match is not None else None
 
 
+@lru_cache(maxsize=4096)
+def _usual_length(line: str) -> int | None:
+    match = _USUAL_LENGTH.fullmatch(line)
+    return int(match[1]) if match is not None else None
+
+
 def _unusual_cseq(message: Message) -> tuple[int, str]:
     match = _CSEQ.fullmatch(message.value("cseq"))
     if match is None or int(match[1]) > MAX_CSEQ:
@@ -245,14 +266,25 @@ def _unusual_address(message: Message, name: str) -> str:
 
 def _cut_body(message: Request | Response, limits: Limits) -> None:
     """Hold the body against Content-Length (§18.3); a datagram may leave the header out."""
-    length = message.value("content-length")
-    if length:
-        if not length.isdecimal() or not length.isascii():
-            raise ParseError("Malformed Content-Length header", message=_answerable(message))
-        size = int(length) if len(length) < 10 else limits.message + 1
-        if size > len(message.body):
+    names, there = message.names, len(message.body)
+    if "content-length" in names:
+        line = message.lines[names.index("content-length")]
+        size = _usual_length(line) if len(line) <= _REMEMBERED else None
+        if size is None:
+            size = _unusual_length(message, limits)
+        if size > there:
             raise ParseError("Body shorter than Content-Length", message=_answerable(message))
-        if size < len(message.body):
+        if size < there:
             message.body = message.body[:size]
-    if len(message.body) > limits.body:
+            there = size
+    if there > limits.body:
         raise ParseError("Request Entity Too Large", 413, _answerable(message))
+
+
+def _unusual_length(message: Request | Response, limits: Limits) -> int:
+    length = message.value("content-length")
+    if not length:
+        return len(message.body)
+    if not length.isdecimal() or not length.isascii():
+        raise ParseError("Malformed Content-Length header", message=_answerable(message))
+    return int(length) if len(length) < 10 else limits.message + 1

@@ -122,9 +122,7 @@ def server_key(request: Request, method: str) -> str:
     """What makes two requests the same transaction: branch, sent-by and method; RFC 2543 clients have no cookie."""
     branch = request.branch
     if len(branch) > len(MAGIC) and branch.startswith(MAGIC):
-        via = request.lines[request.names.index("via")]
-        sent_by = via.partition(";")[0].rpartition(" ")[2]
-        return f"{branch}|{sent_by}|{method}"
+        return f"{branch}|{request.sent_by}|{method}"
     via = request.value("via")
     to_tag = "" if method in ("INVITE", "CANCEL") else request.to_tag
     return f"{request.uri}|{to_tag}|{request.from_tag}|{request.call_id}|{request.cseq}|{via}|{method}"
