@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Final
 
 T1: Final = 0.5
@@ -50,7 +50,7 @@ class TimerQueue:
         slot = self._slots.get(number)
         if slot is None:
             slot = self._slots[number] = {}
-            heapq.heappush(self._order, number)
+            heappush(self._order, number)
         timer = Timer(slot, at, function)
         slot[timer] = None
         return timer
@@ -62,7 +62,7 @@ class TimerQueue:
         while order:
             if slots[order[0]]:
                 return order[0] / _SLOTS
-            del slots[heapq.heappop(order)]
+            del slots[heappop(order)]
         return None
 
     def fire(self, now: float) -> None:
@@ -70,7 +70,7 @@ class TimerQueue:
         due = int(now * _SLOTS + 1e-6)
         order = self._order
         while order and order[0] <= due:
-            slot = self._slots.pop(heapq.heappop(order))
+            slot = self._slots.pop(heappop(order))
             for timer in list(slot):
                 if timer in slot:  # else one before it in the same slot has cancelled it
                     del slot[timer]

@@ -180,28 +180,27 @@ class InviteClient(ClientTransaction):
 
     def receive(self, response: Response, now: float) -> None:
         """Take in a response to the INVITE."""
-        status = response.status
-        match self.state:
-            case State.CALLING | State.PROCEEDING if status < 200:
+        status, state = response.status, self.state
+        if state is CALLING or state is PROCEEDING:
+            if status < 200:
                 self.state = PROCEEDING
                 self._stop()  # Timers A and B: from here the user decides how long to wait (Timer C, CANCEL)
                 self.user.on_response(self, response, now)
-            case State.CALLING | State.PROCEEDING if status < 300:
+            elif status < 300:
                 self.state = ACCEPTED
                 self._linger(now, TIMEOUT)  # Timer M
                 self.user.on_response(self, response, now)
-            case State.CALLING | State.PROCEEDING:
+            else:
                 self.state = COMPLETED
                 self.layer.out.append(Send(self.ack_for(response), self.flow))
                 user = self.user
                 self._linger(now, 0.0 if self.flow.reliable else TIMER_D)
                 user.on_response(self, response, now)
-            case State.ACCEPTED if 200 <= status < 300:
-                self.user.on_response(self, response, now)  # retransmitted, or of another fork: the user ACKs
-            case State.COMPLETED if status >= 300:
-                self.layer.out.append(Send(self.ack_for(response), self.flow))  # our ACK was lost
-            case _:
-                pass  # late or stray: absorbed
+        elif state is ACCEPTED and 200 <= status < 300:
+            self.user.on_response(self, response, now)  # retransmitted, or of another fork: the user ACKs
+        elif state is COMPLETED and status >= 300:
+            self.layer.out.append(Send(self.ack_for(response), self.flow))  # our ACK was lost
+        # else late or stray: absorbed
 
     def ack_for(self, response: Response) -> bytes:
         """The ACK of a final response other than 2xx (§17.1.1.3)."""
@@ -240,17 +239,16 @@ class NonInviteClient(ClientTransaction):
 
     def receive(self, response: Response, now: float) -> None:
         """Take in a response to the request."""
-        match self.state:
-            case State.TRYING | State.PROCEEDING if response.status < 200:
-                self.state = PROCEEDING
-                self.user.on_response(self, response, now)
-            case State.TRYING | State.PROCEEDING:
-                self.state = COMPLETED
-                user = self.user
-                self._linger(now, 0.0 if self.flow.reliable else T4)  # Timer K
-                user.on_response(self, response, now)
-            case _:
-                pass  # retransmitted final response: absorbed
+        if self.state >= COMPLETED:
+            return  # retransmitted final response: absorbed
+        if response.status < 200:
+            self.state = PROCEEDING
+            self.user.on_response(self, response, now)
+        else:
+            self.state = COMPLETED
+            user = self.user
+            self._linger(now, 0.0 if self.flow.reliable else T4)  # Timer K
+            user.on_response(self, response, now)
 
     def _next_interval(self) -> float:
         return T2 if self.state is PROCEEDING else min(self.interval * 2, T2)  # Timer E
@@ -333,26 +331,22 @@ class InviteServer(ServerTransaction):
     def respond(self, status: int, data: bytes, now: float) -> None:
         """Send a response to the INVITE."""
         layer = self.layer
-        match self.state:
-            case State.PROCEEDING if status < 200:
+        if self.state is PROCEEDING:
+            layer.out.append(Send(data, self.flow))
+            if status < 200:
                 self.last = data
-                layer.out.append(Send(data, self.flow))
-            case State.PROCEEDING if status < 300:
+            elif status < 300:
                 self.state = ACCEPTED
                 self.last = b""  # repeated by the user, end to end
-                layer.out.append(Send(data, self.flow))
                 self._timeout = layer.timers.set(now + TIMEOUT, self._end)  # Timer L
-            case State.PROCEEDING:
+            else:
                 self.state = COMPLETED
                 self.last = data
-                layer.out.append(Send(data, self.flow))
                 if not self.flow.reliable:
                     self._resend = layer.timers.set(now + T1, self._repeat)  # Timer G
                 self._timeout = layer.timers.set(now + TIMEOUT, self._unacknowledged)  # Timer H
-            case State.ACCEPTED if 200 <= status < 300:
-                layer.out.append(Send(data, self.flow))
-            case _:
-                pass
+        elif self.state is ACCEPTED and 200 <= status < 300:
+            layer.out.append(Send(data, self.flow))
 
     def acknowledged(self, now: float) -> None:
         """The ACK for our final response, not a 2xx."""

@@ -32,6 +32,7 @@ class Forward:
         "request",
         "server",
         "session",
+        "until",
     )
 
     def __init__(
@@ -64,6 +65,8 @@ class Forward:
         "It was answered with a 2xx after its session had ended."
         self.patience: Timer | None = None
         "Timer C (§16.6 item 11), and the wait for the final response to a cancelled INVITE (§9.1)."
+        self.until = 0.0
+        "When it is over; later than what is set where the wait has been renewed."
         server.user = self
 
     def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
@@ -97,7 +100,10 @@ class Forward:
 
     def wait(self, at: float) -> None:
         """Give up at `at` unless a final response comes or the wait is renewed."""
+        self.until = at
         if self.patience is not None:
+            if self.patience.at <= at:
+                return  # it will see that it was set too early
             self.patience.cancel()
         self.patience = self.answers.node.timers.set(at, self._out_of_patience)
 
@@ -108,7 +114,11 @@ class Forward:
             self.patience = None
 
     def _out_of_patience(self, now: float) -> None:
-        self.answers.overdue(self, now)
+        self.patience = None
+        if now < self.until:
+            self.wait(self.until)
+        else:
+            self.answers.overdue(self, now)
 
 
 class Unheard:
