@@ -322,6 +322,13 @@ HS: Final = Schema(
                     "Silence after which a call to a gateway is tried on its next uplink as well (MH-11).",
                     2.0,
                 ),
+                Key(
+                    "digest",
+                    choices(("sha-256", "sha-512-256", "md5"), upper=True),
+                    "Hash functions that gateways and phones may prove their passwords with, the preferred one first. "
+                    'Older phones know MD5 only, and some give up when others are offered as well: then `["md5"]`.',
+                    ["sha-256", "sha-512-256", "md5"],
+                ),
                 Key("max_contacts", integer(1, 1_000), "Bindings per gateway or user; one more gets 403.", 16),
                 Key("max_instances", integer(1, 10_000), "Gateways per account; one more gets 403.", 64),
             ),

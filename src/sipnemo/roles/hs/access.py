@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
+from sipnemo.roles.hs.settings import HsSettings
 from sipnemo.sip.digest import ha1
 from sipnemo.sip.digest_server import Authenticator, Outcome
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.message import Request
-
-ALGORITHMS: Final = ("SHA-256", "MD5")
-"The stronger first (RFC 8760 §2.4)."
 
 
 class DeniedError(SipError):
@@ -26,12 +23,13 @@ class DeniedError(SipError):
 class Access:
     """Checks credentials for the home domain."""
 
-    def __init__(self, realm: str, seed: str, accounts: Mapping[str, str], users: Mapping[str, str]) -> None:
-        self._authenticator: Final = Authenticator(realm, f"nonce {seed}".encode(), algorithms=ALGORITHMS)
+    def __init__(self, settings: HsSettings, seed: str) -> None:
+        realm, algorithms = settings.domain, settings.digest
+        self._authenticator: Final = Authenticator(realm, f"nonce {seed}".encode(), algorithms=algorithms)
         self._mark: Final = f'realm="{realm}"'
         self._secrets: Final = {
-            name: {algorithm: ha1(algorithm, name, realm, password) for algorithm in ALGORITHMS}
-            for name, password in {**users, **accounts}.items()
+            name: {algorithm: ha1(algorithm, name, realm, password) for algorithm in algorithms}
+            for name, password in {**settings.users, **settings.accounts}.items()
         }
 
     def registrant(self, request: Request, wall: float) -> str:

@@ -59,7 +59,7 @@ class HomeServer(Endpoint):
         super().__init__(environment, settings.limits)
         self.settings: Final = settings
         self.domain: Final = Domain(settings)
-        self.access: Final = Access(settings.domain, environment.seed, settings.accounts, settings.users)
+        self.access: Final = Access(settings, environment.seed)
         self.bindings: Final = BindingList(settings.accounts, settings.users)
         self.registrar: Final = Registrar(self)
         self.proxy: Final = Proxy(self)

@@ -50,6 +50,9 @@ class HsSettings:
     path_timeout: float = 2.0
     "Silence after which a request for a SIP-NMS is tried on its next Priority as well (MH-11)."
 
+    digest: tuple[str, ...] = ("SHA-256", "SHA-512-256", "MD5")
+    "Hash functions that credentials may use, the preferred one first (RFC 8760 §2.4)."
+
     max_contacts: int = 16
     "Bindings per SIP-NMS or user; beyond: 403."
 
