@@ -33,6 +33,8 @@ from sipnemo.sip.transaction import ClientTransaction, ClientUser, ServerTransac
 from sipnemo.sip.transaction_layer import TransactionLayer
 from sipnemo.sip.uri import Uri
 
+RETRY_AFTER = 10
+"Seconds for which a caller shall leave us alone when we are overloaded."
 LARGEST_DATAGRAM = 1300
 "RFC 3261 §18.1.1: a request above this goes over a congestion-controlled transport when there is one."
 
@@ -89,6 +91,12 @@ class Endpoint:
     def on_request(self, server: ServerTransaction, request: Request, now: float) -> None:
         """A new request; raise SipError to answer it. ACK and CANCEL do not come this way."""
         raise SipError(405)
+
+    def on_overload(self, request: Request, flow: Flow) -> None:
+        """Too many requests are being served: this one is refused, and nothing of it kept (§8.2.7)."""
+        self.act(Count("requests_overload"))
+        tag = self.ids.token(request.branch or "overload")
+        self.act(Send(reply(request, 503, to_tag=tag, headers=(f"Retry-After: {RETRY_AFTER}",)), flow))
 
     def on_ack(self, request: Request, flow: Flow, now: float) -> None:
         """An ACK of a 2xx; default: absorbed."""

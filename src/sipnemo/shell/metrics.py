@@ -50,6 +50,7 @@ COUNTERS: dict[str, Declared] = {
     "registrations": Declared("Registrations, by how they ended", ("result",)),
     "registrations_expired": Declared("Bindings that were not refreshed in time"),
     "requests": Declared("Requests taken in", ("method",)),
+    "requests_overload": Declared("Requests refused because too many were being served"),
     "requests_refused": Declared("Requests answered with an error of ours", ("status",)),
     "stream_overflows": Declared("Connections closed because the far end did not read"),
     "stream_refused": Declared("Connections refused"),

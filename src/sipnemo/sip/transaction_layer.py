@@ -19,6 +19,8 @@ from sipnemo.sip.transaction import (
 )
 
 MAGIC = "z9hG4bK"
+MOST_SERVERS = 100_000
+"Server transactions at a time: each lasts 32 s, so this is 1,500 calls a second."
 
 
 class ServerUser(Protocol):
@@ -26,6 +28,9 @@ class ServerUser(Protocol):
 
     def on_request(self, server: ServerTransaction, request: Request, now: float) -> None:
         """A new request that is neither ACK nor CANCEL."""
+
+    def on_overload(self, request: Request, flow: Flow) -> None:
+        """A new request for which there is no room: nothing of it may be kept."""
 
     def on_ack(self, request: Request, flow: Flow, now: float) -> None:
         """An ACK that belongs to no server transaction: of a 2xx, end to end."""
@@ -47,6 +52,7 @@ class TransactionLayer:
         "The actions of the input at hand, the layers' and the roles' in one order; the node takes it after each input."
         self.clients: dict[str, ClientTransaction] = {}
         self.servers: dict[str, ServerTransaction] = {}
+        self.most_servers = MOST_SERVERS
         self.tag: Callable[[str], str] = lambda _key: ""
         "The To tag of our responses within the server transaction with this key."
 
@@ -94,6 +100,10 @@ class TransactionLayer:
             return
         if server is not None:
             server.repeated(now)
+            return
+        makes_room = method == "CANCEL" and server_key(request, "INVITE") in self.servers
+        if len(self.servers) >= self.most_servers and not makes_room:
+            self.user.on_overload(request, flow)
             return
         make = InviteServer if method == "INVITE" else NonInviteServer
         server = make(self, key, request, flow)
