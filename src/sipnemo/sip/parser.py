@@ -44,11 +44,10 @@ _ODD: Final = frozenset("%?")
 "In a Request-URI: to be looked at closely."
 _REMEMBERED: Final = 256
 "Longest line worth remembering: the same few lines come back in every message of a call, and of a phone."
+_REMEMBERED_HEAD: Final = 4096
+"Longest head whose lines' names are remembered: made-up lines must not fill the memory."
 _SINGLE: Final = frozenset(("from", "to", "call-id", "cseq", "content-length", "max-forwards"))
 MAX_CSEQ: Final = 2**31 - 1
-
-_spelled: Final[dict[str, str]] = {}
-"Every spelling met, with its colon, and its canonical name; bounded: made-up names must not fill the memory."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +67,20 @@ class Limits:
 LIMITS: Final = Limits()
 
 
-def canonical(name: str) -> str:
-    """A header's name in lower case, its compact form spelt out."""
-    key = name.strip().lower()
-    key = COMPACT.get(key, key)
-    if len(_spelled) < 2048 and len(name) < 64:
-        _spelled[name + ":"] = key
-    return key
+def _name_of(line: str) -> str:
+    """The name of a header line in lower case, its compact form spelt out; "" for one that has none, or is folded."""
+    name, colon, _ = line.partition(":")
+    if not colon or line[0] in " \t":
+        return ""
+    name = name.strip()
+    if not name or " " in name:
+        return ""
+    key = name.lower()
+    return COMPACT.get(key, key)
 
 
-def _name_the_rest(names: list[str], lines: list[str]) -> str:
-    """Fill in the names not met before, "" so far; returns what is wrong with one, if anything."""
-    malformed = ""
-    for at, known in enumerate(names):
-        if not known:
-            name, colon, _ = lines[at].partition(":")
-            if not colon or not name.strip() or " " in name.strip():
-                malformed = "Malformed header line"  # never remembered, so that it is malformed the next time as well
-            else:
-                names[at] = canonical(name)
-    return malformed
+_remembered_name: Final = lru_cache(maxsize=4096)(_name_of)
+"Nine lines of ten have come before, in this call or from this phone: half the time of reading each one's name."
 
 
 def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
@@ -99,15 +92,14 @@ def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
     if not end:
         head, body = text.rstrip("\r\n"), ""
     start, *lines = head.split("\r\n")
-    known = _spelled.get
-    names = [known(line[: line.find(":") + 1], "") for line in lines]  # without a colon no name is found
+    names = [*map(_remembered_name if len(head) <= _REMEMBERED_HEAD else _name_of, lines)]
     malformed = ""
     if "" in names:
-        if "\r\n " in head or "\r\n\t" in head:  # no name begins with a blank
+        if "\r\n " in head or "\r\n\t" in head:
             head = _FOLD.sub(" ", head)
             start, *lines = head.split("\r\n")
-            names = [known(line[: line.find(":") + 1], "") for line in lines]
-        malformed = _name_the_rest(names, lines)
+            names = [*map(_name_of, lines)]
+        malformed = "Malformed header line" if "" in names else ""
     if head.count("\n") != len(lines) or head.count("\r") != len(lines):
         malformed = (
             "CR or LF within a header"  # where the next element sees a line end, it would see a header of its own
