@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from sipnemo.roles.node import Closed, Input, Link, Received, Send, SendFailed
+from sipnemo.roles.node import Closed, Count, Input, Link, Received, Send, SendFailed
 from sipnemo.shell.streams import Streams
 from sipnemo.shell.tls import Tls, TlsError, TlsSettings
 from sipnemo.sip.flow import Flow, Local
@@ -235,6 +236,66 @@ def test_more_connections_than_allowed_are_refused() -> None:
         streams.send(Send(message(), flow))
         assert seen[-1] == SendFailed(flow, "2 connections are open already")
         for _reader, writer in ends:
+            writer.transport.abort()
+        await streams.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(story())
+
+
+def test_one_source_cannot_take_every_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async def open_from(host: str, here: Local) -> asyncio.StreamWriter:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", here.port, local_addr=(host, 0))
+        writer.write(message())
+        return writer
+
+    async def story() -> None:
+        seen: list[Input] = []
+        counts: list[Count] = []
+        streams = Streams(seen.append, max_per_source=2, count=counts.append)
+        here = local()
+        streams.listen(here)
+        ends = [await open_from("127.0.0.1", here) for _turn in range(5)]
+        await until(lambda: len(counts) == 3)
+        ends += [await open_from("127.0.0.2", here)]
+        await until(lambda: len(seen) == 3)
+        assert len(streams.flows) == 3
+        for writer in ends:
+            writer.transport.abort()
+        await until(lambda: not streams.flows)
+        ends += [await open_from("127.0.0.1", here)]
+        await until(lambda: streams.flows)
+        assert set(counts) == {Count("stream_refused")}
+        await streams.close()
+        ends[-1].transport.abort()
+        await asyncio.sleep(0)
+
+    with caplog.at_level(logging.WARNING, "sipnemo.shell"):
+        asyncio.run(story())
+    assert [record.getMessage() for record in caplog.records] == [
+        "Connections refused: 1, the last because 2 from 127.0.0.1 are open already"
+    ]
+
+
+@pytest.mark.parametrize("ends", ["reset", "no TLS", "unlistened"])
+def test_a_connection_that_is_gone_counts_no_more(ends: str, tmp_path: Path) -> None:
+    cert, key = Authority(tmp_path).issue("home.example")
+
+    async def story() -> None:
+        tls = Tls(TlsSettings(cert=cert, key=key)) if ends == "no TLS" else None
+        streams = Streams(lambda _input: None, max_per_source=1, tls=tls, connect_within=0.2)
+        here = local("TLS" if tls else "TCP")
+        for _turn in range(3):
+            streams.listen(here)
+            _reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+            writer.write(message())
+            await until(lambda: streams._accepted)
+            if ends == "unlistened":
+                await until(lambda: streams.flows)
+                streams.unlisten(here)
+            elif ends == "reset":
+                writer.transport.abort()
+            await until(lambda: not streams._accepted)
             writer.transport.abort()
         await streams.close()
         await asyncio.sleep(0)

@@ -26,6 +26,9 @@ class Owner(Protocol):
     def opened(self, connection: Connection) -> None:
         """The connection can be used."""
 
+    def released(self, connection: Connection) -> None:
+        """Its socket is closed, whoever wanted that."""
+
     def ended(self, connection: Connection, reason: str) -> None:
         """The connection is gone; `reason` is empty when the far end closed it in good order."""
 
@@ -95,6 +98,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Called by asyncio."""
+        self._owner.released(self)
         self._end(self._why or (_words(error) if error is not None else ""))
 
     def send(self, data: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import logging
 import socket
 import ssl
@@ -21,6 +22,8 @@ logger = logging.getLogger("sipnemo.shell")
 
 RETRY_EVERY = 1.0
 BACKLOG = 256
+SAY_EVERY = 60.0
+"Seconds between two lines about refused connections."
 
 
 class Streams:
@@ -35,6 +38,7 @@ class Streams:
         max_message: int = 65536,
         max_output: int = 1 << 20,
         max_connections: int = 10_000,
+        max_per_source: int = 256,
         connect_within: float = 5.0,
         idle_after: float = 900.0,
         stall_after: float = 20.0,
@@ -47,6 +51,12 @@ class Streams:
         self._tls = tls
         self._count = count
         self._max_connections = max_connections
+        self._max_per_source = max_per_source
+        self._accepted: dict[str, set[Connection]] = {}
+        "Accepted connections by where they come from."
+        self._refused = 0
+        "Since that was last said."
+        self._said_at = float("-inf")
         self._connect_within = connect_within
         self._listeners: dict[Local, _Listener] = {}
         self._wanted: dict[Local, str] = {}
@@ -163,6 +173,15 @@ class Streams:
             if connection.was_open:
                 self.feed(Closed(connection.flow))
 
+    def released(self, connection: Connection) -> None:
+        """A connection's socket is closed: its source may open another."""
+        source = _source(connection.flow.remote[0])
+        held = self._accepted.get(source)
+        if held is not None:
+            held.discard(connection)
+            if not held:
+                del self._accepted[source]
+
     # ------------------------------------------------------------------------------------------------- listening
 
     def _try(self, local: Local) -> None:
@@ -189,11 +208,16 @@ class Streams:
 
     def accept(self, local: Local, sock: socket.socket, address: Any) -> None:
         """A listener has a new connection."""
+        remote = (address[0].partition("%")[0], address[1])
+        source = _source(remote[0])
         if len(self._connections) + len(self._tasks) >= self._max_connections:
-            self._count(Count("stream_refused"))
-            sock.close()
+            self._refuse(sock, f"{self._max_connections} are open already")
             return
-        connection = Connection(self, Flow(local, (address[0].partition("%")[0], address[1])), accepted=True)
+        if len(self._accepted.get(source, ())) >= self._max_per_source:
+            self._refuse(sock, f"{self._max_per_source} from {source} are open already")
+            return
+        connection = Connection(self, Flow(local, remote), accepted=True)
+        self._accepted.setdefault(source, set()).add(connection)
         task = asyncio.get_running_loop().create_task(self._adopt(connection, sock))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -205,11 +229,22 @@ class Streams:
                 await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock, ssl=context)
         except (OSError, TimeoutError) as error:
             sock.close()
+            self.released(connection)
             self._count(Count("stream_refused"))
             logger.debug("No TLS with %s: %s", connection.flow.remote, error)
         except asyncio.CancelledError:
             sock.close()
+            self.released(connection)
             raise
+
+    def _refuse(self, sock: socket.socket, why: str) -> None:
+        sock.close()
+        self._count(Count("stream_refused"))
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._said_at + SAY_EVERY:
+            logger.warning("Connections refused: %d, the last because %s", self._refused, why)
+            self._said_at, self._refused = now, 0
 
     # ------------------------------------------------------------------------------------------------ connecting
 
@@ -253,6 +288,11 @@ class Streams:
 
     def _failed(self, flow: Flow, reason: str) -> None:
         self.feed(SendFailed(flow, reason))
+
+
+def _source(host: str) -> str:
+    """Who counts as one at a door: an IPv4 address, or an IPv6 site's network, which has addresses without end."""
+    return str(ipaddress.ip_network((host, 64), strict=False)) if ":" in host else host
 
 
 class _Listener:
