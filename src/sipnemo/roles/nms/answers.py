@@ -78,7 +78,7 @@ class Answers:
             return
         if not forward.server.finished:
             self.node.respond(forward.server, 487, now)
-        dialog = Dialog(response.to_tag, uri_of(response.value("contact")), [])
+        dialog = Dialog(response.to_tag, response.contact, [])
         dialog.routes = [r for r in reversed(response.values("record-route")) if not self.node.is_us(uri_of(r))]
         ends = (response.value("from"), response.value("to"))
         ack = self.node.own_requests.request(forward.session, dialog, "ACK", str(response.cseq), client.flow, ends)
@@ -120,7 +120,7 @@ class Answers:
                 session.dialogs[response.to_tag] = dialog
                 if status < 200 and session.dialog is None:
                     session.dialog = dialog
-            contact = uri_of(response.value("contact"))
+            contact = response.contact
             if contact and contact != dialog.target:
                 dialog.target = contact
                 self.node.calls.prepare(dialog, now)
@@ -128,7 +128,7 @@ class Answers:
                 session.dialog = dialog
                 session.remote_value = response.value("to")
         else:
-            contact = uri_of(response.value("contact"))
+            contact = response.contact
             if contact:
                 session.mn_target = contact
             if session.phone_tag != response.to_tag and not session.live:
@@ -156,7 +156,7 @@ class Answers:
             self.node.calls.end(session, now)
 
     def _refreshed(self, forward: Forward, response: Response) -> None:
-        contact = uri_of(response.value("contact"))
+        contact = response.contact
         if not contact:
             return
         if not forward.outward:

@@ -6,6 +6,7 @@ SIP-HS to whichever path is alive, and the token tells the SIP-MNs apart.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sipnemo.nemo.binding_list import BindingEntry
@@ -53,6 +54,8 @@ class Bindings:
     def __init__(self, node: MobilityServer) -> None:
         self._node = node
         self.by_token: dict[str, MobileNode] = {}
+        self._tokens = lru_cache(maxsize=4096)(node.tokens.token)
+        "Those of the phones that call; each is the same in call after call."
 
     def rows(self) -> list[BindingEntry]:
         """The list as operators see it."""
@@ -75,7 +78,7 @@ class Bindings:
 
     def token_for(self, request: Request, flow: Flow) -> str:
         """The token that names the sender of a request inside, registered or not."""
-        return self.token(uri_of(request.value("contact")), flow)
+        return self.token(request.contact, flow)
 
     def connection_closed(self, flow: Flow) -> None:
         """A SIP-MN's connection is gone: until it opens another, it is called at its Contact's address."""
@@ -142,7 +145,8 @@ class Bindings:
 
     def token(self, uri: str, flow: Flow) -> str:
         """The token of one Contact of one SIP-MN: the same at every refresh and after a restart."""
-        return self._node.tokens.token(f"{uri} {flow.remote[0]}")
+        text = f"{uri} {flow.remote[0]}"
+        return self._tokens(text) if len(text) <= 256 else self._node.tokens.token(text)
 
     def _bind(self, server: ServerTransaction, contacts: list[str], granted: int, now: float) -> None:
         """Create, refresh or remove Binding List entries as the REGISTER says (RFC 3261 §10.3)."""

@@ -6,8 +6,6 @@ moves are in `handover.py` and `reinvite.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
@@ -111,15 +109,10 @@ class Calls:
                 node.act(action)
         node.handover.session_ended(session, now)
 
-    @contextmanager
-    def nothing_kept(self, session: Session, now: float) -> Iterator[None]:
-        """When the description of a first INVITE is refused, the ports it got already are given back."""
-        try:
-            yield
-        except SipError:
-            if session.media is not None:
-                session.media.release(self.node.ports, now)
-            raise
+    def keep_nothing(self, session: Session, now: float) -> None:
+        """The description of a first INVITE is refused: the ports it got already are given back."""
+        if session.media is not None:
+            session.media.release(self.node.ports, now)
 
     def body_out(
         self, session: Session, message: Message, answer: bool, now: float, path: Path | None = None

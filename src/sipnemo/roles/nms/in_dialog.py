@@ -84,7 +84,7 @@ class InDialog:
         if outward and server.flow.reliable:
             session.inside = server.flow  # the SIP-MN may have opened a new connection
         if method in TARGET_REFRESH:
-            contact = uri_of(request.value("contact"))
+            contact = request.contact
             if contact and outward:
                 session.mn_target = contact
             elif contact and contact != dialog.target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipnemo.nemo.policy import SessionView
+from sipnemo.nemo.policy import SessionView, priority
 from sipnemo.roles.endpoint import forwards, via_line
 from sipnemo.roles.nms import translate
 from sipnemo.roles.nms.forward import Forward
@@ -40,19 +40,23 @@ class Inviting:
         if old is not None and old.live:
             raise SipError(482, "Merged request")  # §8.2.2.2: nobody else may end a call by taking its names
         node.admit_session()
-        path = node.choose(_view(request), now)
+        # The configured order looks at no call: nothing need be read of this one for it.
+        path = node.choose(None if node.policy is priority else _view(request), now)
         token = node.bindings.token_for(request, server.flow)
         session = Session(request.call_id, True, server.flow, path, token, now)
         session.phone_tag = request.from_tag
-        session.mn_user = uri_of(request.value("from"))
-        session.mn_target = uri_of(request.value("contact")) or session.mn_user
         session.local_value = request.value("from")
+        session.mn_user = uri_of(session.local_value)
+        session.mn_target = request.contact or session.mn_user
         session.to_value = request.value("to")
         session.first_cseq = request.cseq
         session.urgent = _urgent(request)
         forward = Forward(self.node.answers, server, session, None, True, path)
-        with self.node.calls.nothing_kept(session, now):
-            body, forward.offered = self.node.calls.body_out(session, request, False, now)
+        try:
+            body, forward.offered = node.calls.body_out(session, request, False, now)
+        except SipError:
+            node.calls.keep_nothing(session, now)
+            raise
         node.respond(server, 100, now)
         if old is not None:
             self.node.calls.end(old, now)  # the same call, tried again with credentials: its last answer has passed
@@ -103,14 +107,17 @@ class Inviting:
         session.remote_value = request.value("from")
         ours = (request.call_id, request.from_tag) in node.calls.sessions  # of another SIP-MN: we are on the way
         routes = [route for route in request.values("record-route") if ours or not node.is_us(uri_of(route))]
-        dialog = Dialog(request.from_tag, uri_of(request.value("contact")), routes)
+        dialog = Dialog(request.from_tag, request.contact, routes)
         dialog.received_from_cn = request.cseq
         session.dialog = dialog
         session.dialogs[dialog.remote_tag] = dialog
         self.node.calls.prepare(dialog, now)
         forward = Forward(self.node.answers, server, session, None, False, path)
-        with self.node.calls.nothing_kept(session, now):
-            body, forward.offered = self.node.calls.body_in(session, request, False, server.flow, now)
+        try:
+            body, forward.offered = node.calls.body_in(session, request, False, server.flow, now)
+        except SipError:
+            node.calls.keep_nothing(session, now)
+            raise
         session.invitation = invitation
         self.node.calls.invitations[invitation] = session
         node.respond(server, 100, now)
@@ -131,4 +138,4 @@ def _view(request: Request) -> SessionView:
 
 
 def _urgent(request: Request) -> bool:
-    return request.value("priority").strip().lower() == "emergency"
+    return "priority" in request.names and request.value("priority").lower() == "emergency"

@@ -56,6 +56,8 @@ from sipnemo.sip.uri import parse as parse_uri
 
 SWEEP_EVERY = 1.0
 "Seconds between expiring bindings and subscriptions."
+REFUSED = "Connection refused"
+"Of a `SendFailed`: the far host itself has answered, with ICMP port unreachable."
 GOODBYE = 1.0
 "Seconds that deregistering may take."
 
@@ -101,7 +103,10 @@ class MobilityServer(Endpoint):
             case SendFailed():
                 path = self.paths.of(input.flow.local)
                 if path is not None and path in self.probers and self.home.probe_target(path) == input.flow.remote:
-                    self.probers[path].failed(now)
+                    if input.reason == REFUSED:
+                        self.probers[path].refused(now)
+                    else:
+                        self.probers[path].failed(now)
             case Closed():
                 if input.flow.local in self.inside:
                     self.bindings.connection_closed(input.flow)
@@ -295,14 +300,19 @@ class MobilityServer(Endpoint):
 
     def choose(self, session: SessionView | None, now: float) -> Path:
         """The path for something new; 503 when none is ON."""
-        ranked = self.ranked(session)
+        ranked = self.ranked(session) or self._doubtful()
         if not ranked:
             raise SipError(503, "No uplink", ("Retry-After: 5",))
         return ranked[0]
 
+    def _doubtful(self) -> list[Path]:
+        """Paths that are OFF only because the SIP-HS does not answer: better a try than a refusal."""
+        return [path for path in self.paths.all if path.present and path.wanted and path.reason == "probe"]
+
     def way_out(self, target: Target) -> Flow | None:
         """The flow to a target over the best path that fits it, as things are now."""
-        return next((flow for path in self.ranked(None) if (flow := path.flow_to(target)) is not None), None)
+        paths = self.ranked(None) or self._doubtful()
+        return next((flow for path in paths if (flow := path.flow_to(target)) is not None), None)
 
     def admit_session(self) -> None:
         """Refuse what would be one call too many."""

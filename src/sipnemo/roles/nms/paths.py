@@ -30,6 +30,8 @@ class Path:
     def __init__(self, eface: EfaceSettings, address: str, device: str, rank: int, group: int) -> None:
         self.eface = eface
         self.address = address
+        self.ipv6 = ":" in address
+        "The family of its address."
         self.device = device
         self.rank = rank
         "0 for the E-face's first contact address, 1 for the next (MH-5)."
@@ -55,16 +57,16 @@ class Path:
             transport: Local(transport, address, eface.tls_port if transport == "TLS" else eface.port, bound)
             for transport in eface.transports
         }
+        self._uris = {
+            transport: f"sip:{host_text(address)}:{local.port}"
+            + ("" if transport == "UDP" else f";transport={transport.lower()}")
+            for transport, local in self.locals.items()
+        }
 
     @property
     def on(self) -> bool:
         """Whether calls may use this path."""
         return self.present and self.wanted and (self.proven or self.forced)
-
-    @property
-    def ipv6(self) -> bool:
-        """The family of its address."""
-        return ":" in self.address
 
     @property
     def reg_id(self) -> int:
@@ -90,9 +92,7 @@ class Path:
 
     def contact(self, transport: str, parameters: str = "") -> str:
         """The SIP URI of this path, for Contact (RO-8)."""
-        local = self.locals.get(transport) or next(iter(self.locals.values()))
-        suffix = "" if local.transport == "UDP" else f";transport={local.transport.lower()}"
-        return f"sip:{host_text(self.address)}:{local.port}{suffix}{parameters}"
+        return (self._uris.get(transport) or next(iter(self._uris.values()))) + parameters
 
     def entry(self, host_id: str) -> EgressEntry:
         """This path's Egress List entry (MH-1)."""

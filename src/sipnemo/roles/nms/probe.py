@@ -2,13 +2,19 @@
 
 A probe is late after the path's own round-trip time plus four times its variation. The first late probe makes the
 next two leave at once, so that a black hole is known well before `probe_lost` full intervals have passed.
+
+Silence has two causes: the path is dead, or the SIP-HS is. The other paths are asked at the same moment: where one of
+them is answered, the SIP-HS lives. Where none is, a path on which media still arrive stays ON (R12, R17).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from sipnemo.roles.node import Send
+from sipnemo.media.flow import INSIDE
+from sipnemo.roles.node import Counted, ReadCounters, Send
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.stun import encode_request
 from sipnemo.sip.timers import Timer
@@ -25,6 +31,11 @@ STALL = 0.01
 "A late-check that itself comes this much too late proves that we were busy, not that the path is silent."
 BURST = 0.01
 "Seconds between the confirming probes."
+CALLS_ASKED = 50
+"Calls of a doubtful path whose media are looked at."
+ARRIVAL_WITHIN = 0.06
+"Seconds within which a call's next packet is due: three packets of 20 ms, one of the longest usual 60."
+TELL_EVERY = 60.0
 RECOVERY_EVERY = 0.5
 "Seconds between probes while hold-down is running."
 
@@ -44,8 +55,19 @@ class Prober:
         self._variation = 0.0
         self._answered_since: float | None = None
         self._ever_off = False
+        self._first_lost: float | None = None
+        "When the first of the lost probes in a row was sent."
+        self._last_lost = 0.0
+        self._told_at = float("-inf")
+        "When people were last told that the path is kept ON for its media's sake."
+        self._arrived: int | None = None
+        "Media packets that had arrived over this path when it was first doubted."
+        self._arrived_at = 0.0
+        "When these were counted."
         self.heard_at: float | None = None
         "When the last answer came."
+        self.proof_sent_at: float | None = None
+        "When the probe was sent that was answered last."
         self.mapped: tuple[str, int] | None = None
         "Our address as the SIP-HS sees it: another one than ours behind a NAT."
 
@@ -84,12 +106,23 @@ class Prober:
             sent_at = self._given_up.pop(transaction, None)
         if sent_at is None:
             return False
-        self._lost = 0
-        self.heard_at = now
+        self.proof_sent_at = sent_at
         self.mapped = mapped or self.mapped
         self._measure(now - sent_at)
         for other in [other for other, at in self._sent.items() if at <= sent_at]:
             del self._sent[other]  # later ones have been answered: a lost packet, not a dead path
+        self._heard(now)
+        return True
+
+    def refused(self, now: float) -> None:
+        """The SIP-HS's host says that nobody listens there (ICMP): the path carries packets both ways."""
+        self._sent.clear()
+        self._heard(now)
+
+    def _heard(self, now: float) -> None:
+        self._lost = 0
+        self._first_lost = self._arrived = None
+        self.heard_at = now
         if self._answered_since is None:
             self._answered_since = now
         path = self._path
@@ -97,13 +130,11 @@ class Prober:
             waited = now - self._answered_since >= self._node.settings.probe.hold_down
             if not self._ever_off or waited or not self._node.paths.on():
                 self._node.paths.proved(path, now)
-        return True
 
     def failed(self, now: float) -> None:
         """The network itself says that a probe did not arrive (ICMP)."""
         if self._sent:
-            self._sent.pop(next(iter(self._sent)))
-            self._late(now)
+            self._late(self._sent.pop(next(iter(self._sent))), now)
 
     def _measure(self, rtt: float) -> None:
         """RFC 6298 §2."""
@@ -162,16 +193,75 @@ class Prober:
             self._given_up[transaction] = sent_at
             if len(self._given_up) > 16:
                 del self._given_up[next(iter(self._given_up))]
-            self._late(now)
+            self._late(sent_at, now)
 
-    def _late(self, now: float) -> None:
+    def _late(self, sent_at: float, now: float) -> None:
         self._lost += 1
         self._answered_since = None
+        self._last_lost = sent_at
+        if self._first_lost is None:
+            self._first_lost = sent_at
         limit = self._node.settings.probe.probe_lost
         path = self._path
         if self._lost == 1 and path.proven:
             for ahead in range(1, limit):
                 self._node.timers.set(now + BURST * (ahead - 1), self._probe)
+            for other in self._others():
+                other.doubt(now)
+            self._count_arrivals(self._first_arrivals)
         if self._lost >= limit and path.proven:
-            self._ever_off = True
-            self._node.paths.silent(path, "probe", now)
+            self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        """Is the path dead, or the SIP-HS?"""
+        if self._lost < self._node.settings.probe.probe_lost or not self._path.proven:
+            return
+        if self._home_lives() or not self._path.sessions:
+            self._silent(now)
+        elif now < self._arrived_at + ARRIVAL_WITHIN:
+            self._node.timers.set(self._arrived_at + ARRIVAL_WITHIN, self._judge)
+        else:
+            self._count_arrivals(self._weighed)
+
+    def _others(self) -> list[Prober]:
+        return [prober for path, prober in self._node.probers.items() if prober is not self and path.present]
+
+    def _home_lives(self) -> bool:
+        """Whether another path was answered to a probe sent while those of this one were lost."""
+        first, last = self._first_lost, self._last_lost
+        sent = [prober.proof_sent_at for prober in self._others()]
+        return first is not None and any(at is not None and first <= at <= last for at in sent)
+
+    def _count_arrivals(self, then: Callable[[Counted, float], None]) -> None:
+        """Read how many media packets have come in over this path."""
+        path = self._path
+        keys = [
+            key
+            for session in islice(path.sessions, CALLS_ASKED)
+            if session.media is not None
+            for key, flow in session.media.flows.items()
+            if key.host == path.address and flow.group == INSIDE
+        ]
+        self._node.act(ReadCounters(self._node.ticket(then), tuple(keys)))
+
+    def _first_arrivals(self, counted: Counted, now: float) -> None:
+        self._arrived = sum(packets for packets, _ in counted.counters.values())
+        self._arrived_at = now
+
+    def _weighed(self, counted: Counted, now: float) -> None:
+        """Neither this path nor another was answered: do media arrive?"""
+        if self._lost < self._node.settings.probe.probe_lost or not self._path.proven:
+            return
+        arrived = sum(packets for packets, _ in counted.counters.values())
+        if self._arrived is None or arrived <= self._arrived:
+            self._silent(now)
+            return
+        if now > self._told_at + TELL_EVERY:
+            self._told_at = now
+            self._node.log("warning", "home is silent, media arrive: the path stays ON", path=self._path.name)
+        self._arrived, self._arrived_at = arrived, now
+        self._lost -= 1
+
+    def _silent(self, now: float) -> None:
+        self._ever_off = True
+        self._node.paths.silent(self._path, "probe", now)

@@ -12,7 +12,7 @@ from sipnemo.roles.node import Counted, ReadCounters, Send
 from sipnemo.sdp.description import SdpError
 from sipnemo.sip.digest_client import ClientAuth, Credentials
 from sipnemo.sip.flow import Flow
-from sipnemo.sip.message import Response, uri_of
+from sipnemo.sip.message import Response
 from sipnemo.sip.server_location import Target
 from sipnemo.sip.timers import Timer
 from sipnemo.sip.transaction import ClientTransaction
@@ -257,7 +257,7 @@ class Move:
         dialog = session.dialog
         assert dialog is not None
         assert self.path is not None
-        contact = uri_of(response.value("contact"))
+        contact = response.contact
         if contact and contact != dialog.target:
             dialog.target = contact
             if not dialog.routes:

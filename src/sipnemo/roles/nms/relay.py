@@ -72,7 +72,7 @@ class Relay:
         contact = ""
         if request.method in FORMS_DIALOG:
             contact = f"{node.permanent_uri()};mn={token}"
-            usage = Usage(server.flow, uri_of(request.value("contact")), token, now + USAGE_KEPT)
+            usage = Usage(server.flow, request.contact, token, now + USAGE_KEPT)
             self._remember((request.call_id, request.from_tag), usage)
 
         def build(target: Target, branch: str) -> tuple[bytes, Flow] | None:
@@ -163,7 +163,7 @@ class Passing:
             if forms:
                 routes = translate.lines_of(asked, "record-route")
                 if response.to_tag and response.status < 300:
-                    usage = Usage(client.flow, uri_of(response.value("contact")), self.token, now + USAGE_KEPT)
+                    usage = Usage(client.flow, response.contact, self.token, now + USAGE_KEPT)
                     with suppress(SipError):  # without room, what comes of it must come by way of the SIP-HS
                         self._relay._remember((asked.call_id, response.to_tag), usage)
             contact = f"{node.permanent_uri()};mn={self.token}"

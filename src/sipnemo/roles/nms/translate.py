@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sipnemo.sip.message import Message, Request, Response, end_of_uri
+from sipnemo.sip.message import Message, Request, Response, contact_on
 
 _OF_THE_HOP: Final = frozenset(("via", "max-forwards", "route", "record-route", "content-length", "cseq"))
 "Headers that belong to one side; they stand in front of those that pass."
@@ -68,11 +68,12 @@ def _with(names: list[str], lines: list[str], contact: str, replaced: dict[str, 
 
 def contact_line(line: str, uri: str) -> str:
     """A Contact line with another URI; what stands behind `>` (feature tags, isfocus, …) stays."""
-    value = line[line.index(":") + 1 :].strip()
-    close = end_of_uri(value)
-    return f"Contact: <{uri}>{value[close + 1 :] if close >= 0 else ''}"
+    return f"Contact: <{uri}>{contact_on(line)[1]}"
 
 
 def lines_of(message: Message, name: str) -> list[str]:
     """The whole lines of one header, in order."""
-    return [line for known, line in zip(message.names, message.lines, strict=True) if known == name]
+    names, lines = message.names, message.lines
+    if names.count(name) == 1:
+        return [lines[names.index(name)]]
+    return [line for known, line in zip(names, lines, strict=True) if known == name]
