@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections import deque
 
 
@@ -23,6 +24,8 @@ class PortPool:
 
         self._seed = seed.encode()
         self._draws = 0
+        self._drawn: list[int] = []
+        "Random numbers for the next draws: one digest serves eight."
         self._free = list(range(first + first % 2, last, 2))
         self._used: dict[int, float] = {}
         self._resting: deque[tuple[float, int]] = deque()
@@ -78,6 +81,8 @@ class PortPool:
 
     def _draw(self, choices: int) -> int:
         """A number below `choices` that nobody without the seed can foretell."""
-        self._draws += 1
-        digest = hashlib.blake2b(self._draws.to_bytes(8, "big"), key=self._seed[:64], digest_size=8).digest()
-        return int.from_bytes(digest, "big") % choices
+        if not self._drawn:
+            self._draws += 1
+            digest = hashlib.blake2b(self._draws.to_bytes(8, "big"), key=self._seed[:64]).digest()
+            self._drawn = [*struct.unpack(">8Q", digest)]
+        return self._drawn.pop() % choices
