@@ -322,8 +322,18 @@ def split_host_port(text: str) -> tuple[str, int]:
     return host, int(port) if port.isdecimal() and len(port) < 6 and int(port) < 65536 else 0
 
 
+_USUAL_FORWARDS = {f"Max-Forwards: {number}": number - 1 for number in range(1, 256)}
+
+
 def forwards(request: Request) -> int:
     """How many hops a forwarded copy has left (§16.3 item 3, §16.6 item 3); 70 where none is said."""
+    names = request.names
+    if "max-forwards" not in names:
+        return 70
+    line = request.lines[names.index("max-forwards")]
+    left = _USUAL_FORWARDS.get(line)
+    if left is not None:
+        return left
     text = request.value("max-forwards")
     if not text:
         return 70

@@ -6,6 +6,7 @@ once. Text is Latin-1, one character per octet, so that every octet survives.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from sipnemo.sip.errors import REASONS
@@ -124,6 +125,19 @@ def uri_of(value: str) -> str:
     return value[value.rfind("<", 0, close) + 1 : close]
 
 
+@lru_cache(maxsize=4096)
+def _contact_on(line: str) -> tuple[str, str]:
+    """The URI of a Contact line, and what stands behind its `>`; a phone's is the same in every message."""
+    value = line[line.index(":") + 1 :].strip()
+    close = end_of_uri(value)
+    return uri_of(value), value[close + 1 :] if close >= 0 else ""
+
+
+def contact_on(line: str) -> tuple[str, str]:
+    """The URI of a Contact line (RFC 3261 §20.10), and what stands behind its `>`."""
+    return _contact_on(line) if len(line) <= 256 else _contact_on.__wrapped__(line)
+
+
 class Message:
     """What requests and responses share. `names[i]` is the canonical name of `lines[i]`, a whole raw line."""
 
@@ -161,6 +175,12 @@ class Message:
             return ""
         line = self.lines[names.index(name)]
         return line[line.index(":") + 1 :].strip()
+
+    @property
+    def contact(self) -> str:
+        """The URI of the first Contact; "" when there is none."""
+        names = self.names
+        return contact_on(self.lines[names.index("contact")])[0] if "contact" in names else ""
 
     def values(self, name: str) -> list[str]:
         """All elements of the headers of that name, comma-separated ones taken apart, in order."""
