@@ -462,6 +462,33 @@ def test_a_very_late_2xx_still_reaches_the_caller(home: Home, gateway: Gateway, 
     assert caller.starts == ["100", "200", "200"]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "after", "passed"),
+    [
+        pytest.param("", "", 60.0, True, id="as the INVITE came"),
+        pytest.param("tag=f1", "tag=other", 60.0, True, id="whatever else it says"),
+        pytest.param("received=203.0.113.9", "received=203.0.113.50", 60.0, False, id="to somebody else"),
+        pytest.param("rport=5060", "rport=5999", 60.0, False, id="to another port"),
+        pytest.param("branch=z9hG4bK", "branch=z9hG4bKx", 60.0, False, id="of a branch we have not made"),
+        pytest.param("", "", 1300.0, False, id="long after the call"),
+    ],
+)
+def test_a_late_2xx_reaches_nobody_but_the_caller(
+    home: Home, gateway: Gateway, uri: str, caller: Peer, old: str, new: str, after: float, passed: bool
+) -> None:
+    """Whoever was sent an INVITE knows how our branches begin; that must not make this server a reflector."""
+    victim = Peer(home, ("203.0.113.50", 5060))
+    caller.request("INVITE", uri)
+    path = gateway.paths[0]
+    path.answer(path.got("INVITE"), 200)
+    home.run(after)
+    before = len(caller.starts)
+    path.send(path.sent[-1].decode("latin-1").replace(old, new, 1) if old else path.sent[-1])
+    assert len(caller.starts) - before == passed
+    assert not victim.inbox
+    assert not home.stray
+
+
 # ------------------------------------------------------------------------------------------------------------ STUN
 
 

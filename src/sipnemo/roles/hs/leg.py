@@ -85,7 +85,7 @@ class Leg:
 
     def _send(self, hop: Hop, flow: Flow, now: float) -> None:
         hs = self._hs
-        branch = f"{hs.ids.branch()}.{self._fork.mark}"
+        branch = hs.late.branch(self._fork.server.request, self._fork.mark, now)
         data = self._fork.outgoing.encode(hs.domain.via(flow, branch), hop)
         client = hs.layer.request(self, branch, self._fork.method, data, flow, now)
         self._pending[client] = hop

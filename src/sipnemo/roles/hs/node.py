@@ -10,6 +10,7 @@ from sipnemo.roles.hs.access import Access, DeniedError
 from sipnemo.roles.hs.bindings import TABLE, BindingList
 from sipnemo.roles.hs.domain import Domain
 from sipnemo.roles.hs.fork import Fork
+from sipnemo.roles.hs.late import LateAnswers
 from sipnemo.roles.hs.proxy import Proxy
 from sipnemo.roles.hs.registrar import Registrar
 from sipnemo.roles.hs.settings import HsSettings
@@ -38,7 +39,7 @@ from sipnemo.sip.message import Request, Response
 from sipnemo.sip.server_location import Target
 from sipnemo.sip.timers import TIMEOUT
 from sipnemo.sip.transaction import ServerTransaction
-from sipnemo.sip.uri import Uri, UriError, is_address, parse
+from sipnemo.sip.uri import Uri, UriError, parse
 
 METHODS: Final = (
     "ACK, BYE, CANCEL, INFO, INVITE, MESSAGE, NOTIFY, OPTIONS, PRACK, PUBLISH, REFER, REGISTER, SUBSCRIBE, UPDATE"
@@ -63,6 +64,7 @@ class HomeServer(Endpoint):
         self.bindings: Final = BindingList(settings.accounts, settings.users)
         self.registrar: Final = Registrar(self)
         self.proxy: Final = Proxy(self)
+        self.late: Final = LateAnswers(self)
         self.connected: Final[set[Flow]] = set()
         "Connections that bindings came over and that are open."
         self.suspects: Final[set[Flow]] = set()
@@ -122,18 +124,8 @@ class HomeServer(Endpoint):
             cancelled.user.cancel(now)
 
     def on_stray(self, response: Response, flow: Flow, now: float) -> None:
-        """A response without transaction: a late 2xx is passed on by its Via, so that the caller can end that call.
-
-        Only when we made the branch: nobody else's responses are carried anywhere.
-        """
-        if not 200 <= response.status < 300 or response.cseq_method != "INVITE":
-            return
-        if not response.branch.startswith(self._branches):
-            return
-        response.pop("via")
-        back = self._back(response, flow)
-        if back is not None:
-            self.act(Send(response.encode(), back))
+        """A response without transaction."""
+        self.late.pass_on(response, flow, now)
 
     def on_stun(self, data: bytes, flow: Flow, now: float) -> None:
         """A liveness probe on a SIP flow (RFC 5626 §8)."""
@@ -252,23 +244,3 @@ class HomeServer(Endpoint):
         anonymous = not _CREDENTIALS.intersection(request.names)
         if isinstance(error, DeniedError) or (anonymous and error.status in FOR_ANYBODY):
             server.terminate()  # who it was is not proven: nothing is kept, or repeated to a forged address (§8.2.7)
-
-    def _back(self, response: Response, flow: Flow) -> Flow | None:
-        """Where the topmost Via of a response leads (§18.2.2); only plain UDP can be found again without state."""
-        via = next(iter(response.values("via")), "")
-        head, _, params = via.partition(";")
-        protocol, _, sent_by = head.rpartition(" ")
-        if not protocol.upper().endswith("/UDP"):
-            return None
-        found = dict(item.strip().partition("=")[::2] for item in params.split(";"))
-        host, port = _host_port(sent_by)
-        host = found.get("received", host).strip("[]")
-        port = found.get("rport", "") or port
-        if not port.isdecimal():
-            return None
-        return self.domain.flow_to("UDP", host, int(port), flow.local) if is_address(host) else None
-
-
-def _host_port(sent_by: str) -> tuple[str, str]:
-    host, _, port = sent_by.rpartition(":") if sent_by[-1:] != "]" and ":" in sent_by else (sent_by, "", "5060")
-    return host, port
