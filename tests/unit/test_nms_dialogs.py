@@ -148,6 +148,26 @@ def test_what_a_stranger_sends_is_not_remembered(gateway: Gateway) -> None:
     assert len(gateway.sent[STRANGER]) == 150  # nothing is repeated to an address that may be forged
 
 
+def test_a_scanner_does_not_set_the_pace_of_the_log(gateway: Gateway) -> None:
+    def told() -> list[str]:
+        return [log.fields["source"] for log in gateway.logs if "stranger" in log.text]
+
+    def scan(*hosts: int) -> None:
+        for host in hosts:
+            source = (f"192.0.2.{host}", 5060)
+            for number in range(20):
+                gateway.request(source, UP1, "INVITE", "sip:mn@198.51.100.7", call_id=f"s{host}-{number}")
+            assert len(gateway.got(source, "403")) >= 20
+
+    scan(66, 67)
+    assert told() == ["192.0.2.66", "192.0.2.67"]
+    gateway.run(61.0)
+    scan(66)
+    assert told()[2:] == ["192.0.2.66"]
+    scan(*range(68, 250))
+    assert len(told()) == 3 + 63
+
+
 def test_subscriptions_take_bounded_room(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sipnemo.roles.nms.relay.MOST_USAGES", 20)
     for number in range(30):

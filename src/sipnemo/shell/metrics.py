@@ -54,6 +54,7 @@ COUNTERS: dict[str, Declared] = {
     "requests_refused": Declared("Requests answered with an error of ours", ("status",)),
     "stream_overflows": Declared("Connections closed because the far end did not read"),
     "stream_refused": Declared("Connections refused"),
+    "strangers_refused": Declared("INVITEs refused that did not come from the home server"),
     "udp_dropped": Declared("Datagrams not sent", ("reason",)),
 }
 "Counters `sipnemo_<name>_total`."

@@ -28,6 +28,7 @@ from sipnemo.roles.nms.relay import Relay
 from sipnemo.roles.nms.report import Report
 from sipnemo.roles.nms.session import Session
 from sipnemo.roles.nms.settings import NmsSettings
+from sipnemo.roles.nms.strangers import Strangers
 from sipnemo.roles.node import (
     Closed,
     Command,
@@ -75,6 +76,7 @@ class MobilityServer(Endpoint):
         self.paths = Paths(self)
         self.probers: dict[Path, Prober] = {}
         self.home = Home(self)
+        self.strangers = Strangers(self)
         self.bindings = Bindings(self)
         self.calls = Calls(self)
         self.inviting = Inviting(self)
@@ -170,7 +172,7 @@ class MobilityServer(Endpoint):
         if request.to_tag:
             raise SipError(481)
         if not self.home.trusts(server.flow) and not self.calls.replaces(request):
-            self.log("warning", "INVITE from a stranger refused", request.call_id, source=server.flow.remote[0])
+            self.strangers.refused(server.flow, request.call_id, now)
             raise SipError(403)
         mn = self.bindings.find(request, now)
         if mn is None:
