@@ -8,8 +8,10 @@ about which message belongs to what. Everything else is checked by whoever uses 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from sipnemo.sip.errors import ParseError
@@ -46,6 +48,9 @@ _REMEMBERED: Final = 256
 "Longest line worth remembering: the same few lines come back in every message of a call, and of a phone."
 _REMEMBERED_HEAD: Final = 4096
 "Longest head whose lines' names are remembered: made-up lines must not fill the memory."
+_REMEMBERED_NAMES: Final = 64
+"Most headers whose sequence is remembered."
+Places = Callable[[list[str]], tuple[str, ...]]
 _SINGLE: Final = frozenset(("from", "to", "call-id", "cseq", "content-length", "max-forwards"))
 MAX_CSEQ: Final = 2**31 - 1
 
@@ -176,20 +181,10 @@ def _branch(via: str) -> str:
 
 def _identify(message: Request | Response) -> None:
     """Read Via, From, To, Call-ID and CSeq, strictly."""
-    names, lines = message.names, message.lines
-    if len(names) != len(set(names)):
-        for name in _SINGLE:
-            if names.count(name) > 1:
-                raise ParseError(f"More than one {name.title()} header", message=_answerable(message))
-    try:
-        via = lines[names.index("via")]
-        from_line = lines[names.index("from")]
-        to_line = lines[names.index("to")]
-        call_id = lines[names.index("call-id")]
-        cseq_line = lines[names.index("cseq")]
-    except ValueError:
-        missing = next(name for name in _NEEDED if name not in names)
-        raise ParseError(f"Missing {missing.title()} header", message=_answerable(message)) from None
+    places = _places(tuple(message.names)) if len(message.names) <= _REMEMBERED_NAMES else None
+    if places is None:
+        places = _unusual_places(message)
+    via, from_line, to_line, call_id, cseq_line = places(message.lines)
     usual = _USUAL_VIA.fullmatch(via)
     if usual is not None:
         message.sent_by, message.branch = usual.groups()
@@ -207,6 +202,28 @@ def _identify(message: Request | Response) -> None:
         raise ParseError("Empty Call-ID header", message=_answerable(message))
     if isinstance(message, Request) and message.cseq_method != message.method:
         raise ParseError("CSeq method does not match the Request-Line", message=_answerable(message))
+
+
+@lru_cache(maxsize=1024)
+def _places(names: tuple[str, ...]) -> Places | None:
+    """What takes the needed lines out of all; None: one is missing, or one that must be alone is not.
+
+    Cached: the messages of one phone have the same few sequences of headers in every call.
+    """
+    if len(names) != len(set(names)) and any(names.count(name) > 1 for name in _SINGLE):
+        return None
+    return itemgetter(*map(names.index, _NEEDED)) if set(_NEEDED) <= set(names) else None
+
+
+def _unusual_places(message: Message) -> Places:
+    names = message.names
+    for name in _SINGLE:
+        if names.count(name) > 1:
+            raise ParseError(f"More than one {name.title()} header", message=_answerable(message))
+    for name in _NEEDED:
+        if name not in names:
+            raise ParseError(f"Missing {name.title()} header", message=_answerable(message))
+    return itemgetter(*map(names.index, _NEEDED))
 
 
 @lru_cache(maxsize=4096)

@@ -5,12 +5,16 @@ Lines that need no change are handed on as they came, in their order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from sipnemo.sip.message import Message, Request, Response, contact_on
 
 _OF_THE_HOP: Final = frozenset(("via", "max-forwards", "route", "record-route", "content-length", "cseq"))
 "Headers that belong to one side; they stand in front of those that pass."
+Passing = Callable[[list[str]], tuple[str, ...]]
 
 
 def request(
@@ -30,7 +34,7 @@ def request(
     names, lines = message.names, message.lines
     if (contact and "contact" in names) or replaced is not None:
         lines = _with(names, lines, contact, replaced or {})
-    passed = [line for name, line in zip(names, lines, strict=True) if name not in _OF_THE_HOP]
+    passed = _passed(names)(lines)
     start, cseq_line = f"{message.method} {uri} SIP/2.0", f"CSeq: {cseq} {message.method}"
     end = f"Content-Length: {len(body)}\r\n\r\n{body}"
     return "\r\n".join((start, *own, cseq_line, *passed, end)).encode("latin-1")
@@ -47,11 +51,23 @@ def response(
     names, lines = message.names, message.lines
     if contact and message.status < 300 and "contact" in names:
         lines = _with(names, lines, contact, {})
-    passed = [line for name, line in zip(names, lines, strict=True) if name not in _OF_THE_HOP]
+    passed = _passed(names)(lines)
     start, cseq_line = f"SIP/2.0 {message.status} {message.reason}", asked.lines[asked.names.index("cseq")]
     own = (*lines_of(asked, "via"), *(record_routes or ()))
     end = f"Content-Length: {len(body)}\r\n\r\n{body}"
     return "\r\n".join((start, *own, cseq_line, *passed, end)).encode("latin-1")
+
+
+def _passed(names: list[str]) -> Passing:
+    """What takes the lines that pass out of all lines."""
+    return _passing(tuple(names)) if len(names) <= 64 else _passing.__wrapped__(tuple(names))
+
+
+@lru_cache(maxsize=1024)
+def _passing(names: tuple[str, ...]) -> Passing:
+    """Cached: the messages of one phone have the same few sequences of headers in every call."""
+    # Call-ID, From and To are among them, so that there are always several.
+    return itemgetter(*(at for at, name in enumerate(names) if name not in _OF_THE_HOP))
 
 
 def _with(names: list[str], lines: list[str], contact: str, replaced: dict[str, str]) -> list[str]:
