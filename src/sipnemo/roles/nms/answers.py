@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sipnemo.nemo.session_list import SessionStatus as Status
 from sipnemo.roles.nms import translate
 from sipnemo.roles.nms.forward import Forward, Unheard
-from sipnemo.roles.nms.session import Dialog, Session
+from sipnemo.roles.nms.session import Dialog
 from sipnemo.roles.node import Count, Observe, Send
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.message import Response, uri_of
@@ -142,18 +142,12 @@ class Answers:
         elif not session.live:
             session.status = Status.SUCCESS
             session.answered_at = now
-            self.node.timers.set(now + TIMEOUT + AFTER_TIMEOUT, lambda at: self._never_acknowledged(session, at))
             node = self.node
+            node.calls.unacknowledged[session] = now + TIMEOUT + AFTER_TIMEOUT
             node.act(Count("calls_answered", ("out" if session.outgoing else "in",)))
             node.act(Observe("call_setup_seconds", now - session.created_at))
             if not session.path.on:
                 node.handover.session_stranded(session, now)
-
-    def _never_acknowledged(self, session: Session, now: float) -> None:
-        """Its callee has ended the call by now (§13.3.1.4), and the BYE did not come this way."""
-        if session.live and not session.acknowledged:
-            self.node.log("warning", "call ended that was never acknowledged", session.call_id)
-            self.node.calls.end(session, now)
 
     def _refreshed(self, forward: Forward, response: Response) -> None:
         contact = response.contact

@@ -39,6 +39,8 @@ class Calls:
         "All sessions, those without a tag of the SIP-MN yet included."
         self.invitations: dict[tuple[str, str, int, str], Session] = {}
         "Calls to SIP-MNs by Call-ID, caller's tag, CSeq and token: what makes two INVITEs the same one (§8.2.2.2)."
+        self.unacknowledged: dict[Session, float] = {}
+        "Calls answered whose ACK has not come yet, in order, and until when it must."
         self.lost = LostCalls(node)
 
     def overtaken(self, forward: Forward, now: float) -> bool:

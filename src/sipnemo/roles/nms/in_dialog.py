@@ -156,6 +156,7 @@ class InDialog:
         if session is None or dialog is None:
             return
         session.acknowledged = True
+        node.calls.unacknowledged.pop(session, None)
         if not outward and session.ack_awaited_until:
             session.ack_awaited_until = 0.0
             node.timers.set(now, lambda at: node.handover.session_free(session, at))

@@ -25,6 +25,7 @@ class LostCalls:
 
     def end(self, now: float) -> None:
         """End the calls of which neither end shows any life, if it is time to look."""
+        self._end_unacknowledged(now)
         if now < self._next_at:
             return
         self._next_at = now + CHECK_EVERY
@@ -37,6 +38,15 @@ class LostCalls:
                     self._end(session, "session_timer", now)
             elif session.heard_at <= silent_before:
                 self._end(session, "silence", now)
+
+    def _end_unacknowledged(self, now: float) -> None:
+        """Their callees have ended these calls by now (§13.3.1.4), and the BYE did not come this way."""
+        waiting = self._node.calls.unacknowledged
+        while waiting and waiting[session := next(iter(waiting))] <= now:
+            del waiting[session]
+            if session.live and not session.acknowledged:
+                self._node.log("warning", "call ended that was never acknowledged", session.call_id)
+                self._node.calls.end(session, now)
 
     def _end(self, session: Session, cause: str, now: float) -> None:
         node = self._node
