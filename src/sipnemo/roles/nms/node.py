@@ -11,11 +11,10 @@ from __future__ import annotations
 from sipnemo.media.flow import INSIDE, MediaPath
 from sipnemo.media.ports import PortPool
 from sipnemo.nemo.policy import Policy, SessionView, priority
-from sipnemo.roles.endpoint import Attempts, Endpoint, host_text
+from sipnemo.roles.endpoint import Endpoint, host_text
 from sipnemo.roles.nms.answers import Answers
 from sipnemo.roles.nms.bindings import Bindings
 from sipnemo.roles.nms.calls import Calls
-from sipnemo.roles.nms.forward import Forward, Unheard
 from sipnemo.roles.nms.handover import Handover
 from sipnemo.roles.nms.home import Home
 from sipnemo.roles.nms.in_dialog import InDialog
@@ -26,6 +25,7 @@ from sipnemo.roles.nms.paths import Path, Paths
 from sipnemo.roles.nms.probe import Prober
 from sipnemo.roles.nms.relay import Relay
 from sipnemo.roles.nms.report import Report
+from sipnemo.roles.nms.rescue import answer_elsewhere, restart_requests
 from sipnemo.roles.nms.session import Session
 from sipnemo.roles.nms.settings import NmsSettings
 from sipnemo.roles.nms.strangers import Strangers
@@ -51,7 +51,7 @@ from sipnemo.sip.flow import Flow, Local
 from sipnemo.sip.ids import Ids
 from sipnemo.sip.message import Request, Response, uri_of
 from sipnemo.sip.server_location import Target
-from sipnemo.sip.transaction import InviteClient, ServerTransaction
+from sipnemo.sip.transaction import ServerTransaction
 from sipnemo.sip.uri import UriError, host_port, is_address
 from sipnemo.sip.uri import parse as parse_uri
 
@@ -237,45 +237,15 @@ class MobilityServer(Endpoint):
             self.act(Notice("ready"))
         self.home.path_on(path, now)
         self.handover.path_on(path, now)
-        self._restart_attempts(now)
+        restart_requests(self, now)
 
     def path_off(self, path: Path, cause: str, now: float) -> None:
         """A path must carry no calls."""
         self.handover.path_off(path, cause, now)
-        self._answer_elsewhere(path)
-        self._restart_attempts(now)
+        answer_elsewhere(self, path)
+        restart_requests(self, now)
         if not path.present:
             self.probers[path].stop()
-
-    def _restart_attempts(self, now: float) -> None:
-        """Requests that wait for an answer over a dead path are sent over another (R2), as soon as there is one."""
-        if not self.paths.on():
-            return
-        working = {path.address for path in self.paths.all if path.on or (path.present and path.proven)}
-        working.update(local.host for local in self.inside)
-        for client in list(self.layer.clients.values()):
-            attempts = client.user
-            if not isinstance(attempts, Attempts) or client.finished or client.flow.local.host in working:
-                continue
-            if isinstance(attempts.user, Forward):
-                attempts.user.client = client
-                if not self.calls.path_died(attempts.user, now):
-                    continue
-                if isinstance(client, InviteClient) and attempts.user.initial and attempts.target is not None:
-                    # Should it have arrived after all, nobody shall ring for it; its successor has the next CSeq.
-                    flow = self.way_out(attempts.target)
-                    if flow is not None:
-                        self.layer.request(Unheard(), client.branch, "CANCEL", client.cancel(), flow, now)
-            attempts.restart(now)
-
-    def _answer_elsewhere(self, path: Path) -> None:
-        """What a dead path would swallow is answered over another: a branch, not a source, tells (§17.1.3)."""
-        if path.present and path.proven:
-            return
-        for server in self.layer.servers.values():
-            flow = server.flow
-            if flow.local.host == path.address and not flow.reliable:
-                server.flow = self.way_out(Target(flow.local.transport, *flow.remote)) or flow
 
     def prober_hurry(self, path: Path) -> None:
         """A path has got its first call: probe it at the pace of a path with calls."""
