@@ -6,6 +6,7 @@ A role derives from `Endpoint` and fills in the `on_…` methods; `handle` and `
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Protocol
 
 from sipnemo.roles.node import (
@@ -284,8 +285,12 @@ def host_text(host: str) -> str:
 
 def via_line(flow: Flow, branch: str) -> str:
     """Our Via header line for a request on this flow; rport asks for a symmetric response (RFC 3581)."""
-    local = flow.local
-    return f"Via: SIP/2.0/{local.transport} {host_text(local.host)}:{local.port};rport;branch={branch}"
+    return _via_start(flow.local) + branch
+
+
+@lru_cache(maxsize=256)
+def _via_start(local: Local) -> str:
+    return f"Via: SIP/2.0/{local.transport} {host_text(local.host)}:{local.port};rport;branch="
 
 
 def stamp_source(request: Request, flow: Flow) -> Flow:

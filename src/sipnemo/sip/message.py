@@ -180,7 +180,10 @@ class Message:
     def contact(self) -> str:
         """The URI of the first Contact; "" when there is none."""
         names = self.names
-        return contact_on(self.lines[names.index("contact")])[0] if "contact" in names else ""
+        if "contact" not in names:
+            return ""
+        line = self.lines[names.index("contact")]
+        return _contact_on(line)[0] if len(line) <= 256 else contact_on(line)[0]
 
     def values(self, name: str) -> list[str]:
         """All elements of the headers of that name, comma-separated ones taken apart, in order."""

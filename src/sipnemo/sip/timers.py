@@ -51,8 +51,7 @@ class TimerQueue:
         if slot is None:
             slot = self._slots[number] = {}
             heappush(self._order, number)
-        timer = Timer(slot, at, function)
-        slot[timer] = None
+        slot[timer := Timer(slot, at, function)] = None
         return timer
 
     @property

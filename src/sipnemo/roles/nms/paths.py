@@ -6,6 +6,8 @@ over it are answered (R13), the link is up and the operator allows it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sipnemo.media.flow import MediaPath
@@ -57,6 +59,8 @@ class Path:
             transport: Local(transport, address, eface.tls_port if transport == "TLS" else eface.port, bound)
             for transport in eface.transports
         }
+        self.flow_to: Callable[[Target], Flow | None] = lru_cache(maxsize=256)(self._flow_to)
+        "The flow over this path to a target; None where transport or address family do not fit."
         self._uris = {
             transport: f"sip:{host_text(address)}:{local.port}"
             + ("" if transport == "UDP" else f";transport={transport.lower()}")
@@ -78,8 +82,7 @@ class Path:
         """As people and logs call it: E-face ID and address."""
         return f"{self.eface.id}/{self.address}"
 
-    def flow_to(self, target: Target) -> Flow | None:
-        """The flow over this path to a target; None where transport or address family do not fit."""
+    def _flow_to(self, target: Target) -> Flow | None:
         local = self.locals.get(target.transport)
         if local is None or (":" in target.host) != self.ipv6:
             return None

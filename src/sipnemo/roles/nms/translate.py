@@ -33,7 +33,7 @@ def request(
     """
     names, lines = message.names, message.lines
     if (contact and "contact" in names) or replaced is not None:
-        lines = _with(names, lines, contact, replaced or {})
+        lines = _with(names, lines, contact, replaced)
     passed = _passed(names)(lines)
     start, cseq_line = f"{message.method} {uri} SIP/2.0", f"CSeq: {cseq} {message.method}"
     end = f"Content-Length: {len(body)}\r\n\r\n{body}"
@@ -50,7 +50,7 @@ def response(
     """The response as the other side, which sent `asked`, gets it; `record_routes` are whole lines."""
     names, lines = message.names, message.lines
     if contact and message.status < 300 and "contact" in names:
-        lines = _with(names, lines, contact, {})
+        lines = _with(names, lines, contact, None)
     passed = _passed(names)(lines)
     start, cseq_line = f"SIP/2.0 {message.status} {message.reason}", asked.lines[asked.names.index("cseq")]
     own = (*lines_of(asked, "via"), *(record_routes or ()))
@@ -70,15 +70,18 @@ def _passing(names: tuple[str, ...]) -> Passing:
     return itemgetter(*(at for at, name in enumerate(names) if name not in _OF_THE_HOP))
 
 
-def _with(names: list[str], lines: list[str], contact: str, replaced: dict[str, str]) -> list[str]:
+def _with(names: list[str], lines: list[str], contact: str, replaced: dict[str, str] | None) -> list[str]:
     """The lines with another URI in Contact (where one is given), and with those of `replaced` in their places."""
     changed = lines.copy()
-    at = -1
-    for _ in range(names.count("contact") if contact else 0):
-        at = names.index("contact", at + 1)
+    if contact and "contact" in names:
+        at = names.index("contact")
         changed[at] = contact_line(lines[at], contact)
-    for name, line in replaced.items():
-        changed[names.index(name)] = line
+        for _ in range(names.count("contact") - 1):
+            at = names.index("contact", at + 1)
+            changed[at] = contact_line(lines[at], contact)
+    if replaced:
+        for name, line in replaced.items():
+            changed[names.index(name)] = line
     return changed
 
 
