@@ -15,11 +15,11 @@ from random import Random
 
 from fuzz.mutate import mutated
 from sim.fleet import Fleet
-from sim.world import Station
 from sipnemo.roles.nms.settings import ProbeSettings
 from sipnemo.roles.node import Received
 from sipnemo.sdp.description import SdpError
 from sipnemo.sdp.description import parse as parse_sdp
+from sipnemo.sim.world import Station
 from sipnemo.sip import stun
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Address, Flow

@@ -6,9 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from sim.moody import MoodyPhone
-from sim.network import Uplink
-from sim.rtp import Stream
-from sim.world import Station, World
 from sipnemo.nemo.policy import Policy, priority
 from sipnemo.roles.hs.node import HomeServer
 from sipnemo.roles.hs.settings import HsSettings
@@ -16,6 +13,9 @@ from sipnemo.roles.nms.node import MobilityServer
 from sipnemo.roles.nms.settings import EfaceSettings, IfaceSettings, MediaSettings, NmsSettings
 from sipnemo.roles.phone.node import Phone
 from sipnemo.roles.phone.settings import Account, Settings
+from sipnemo.sim.network import Uplink
+from sipnemo.sim.rtp import Stream
+from sipnemo.sim.world import Station, World
 from sipnemo.sip.flow import Local
 
 HOME = "192.0.2.1"

@@ -1,7 +1,7 @@
 """Whole nodes in a world whose clock we own: gateways, home servers, phones, and uplinks that fail in every way.
 
-Everything that is random comes from the seed, so a story that fails once fails always. `fleet.py` builds the usual
-scene; `network.py` carries messages, `rtp.py` media.
+Everything that is random comes from the seed, so a story that fails once fails always. `network.py` carries messages,
+`rtp.py` media.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from sim.clock import Clock
-from sim.network import Host, Network, Uplink
-from sim.rtp import Phones, Plane
 from sipnemo.media.flow import MediaPath
 from sipnemo.roles.node import (
     AddFlows,
@@ -44,6 +41,9 @@ from sipnemo.roles.node import (
     Unlisten,
 )
 from sipnemo.roles.phone.media import CloseStream, OpenStream, SetStream
+from sipnemo.sim.clock import Clock
+from sipnemo.sim.network import Host, Network, Uplink
+from sipnemo.sim.rtp import Phones, Plane
 
 STORE_DELAY = 0.004
 LOOKUP_DELAY = 0.005

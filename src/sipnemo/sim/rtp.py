@@ -6,14 +6,14 @@ from collections import Counter
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from sim.network import Network
 from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow, MediaPath
 from sipnemo.roles.node import AddFlows, Counted, Learned, ReadCounters, RemoveFlows, SetPath
 from sipnemo.roles.phone.media import CloseStream, OpenStream, SetStream, StreamOpened
+from sipnemo.sim.network import Network
 from sipnemo.sip.flow import Address
 
 if TYPE_CHECKING:
-    from sim.world import Station
+    from sipnemo.sim.world import Station
 
 SIZE = 200
 "Octets of a packet's payload, for the counters."

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
-from sim.clock import Clock
+from sipnemo.sim.clock import Clock
 from sipnemo.sip.flow import Address, Flow, Local
 
 LAN_DELAY = 0.0005
