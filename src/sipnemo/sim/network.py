@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from random import Random
+from typing import Generic, TypeVar
 
 from sipnemo.sim.clock import Clock
 from sipnemo.sip.flow import Address, Flow, Local
@@ -16,31 +17,85 @@ TCP_PATIENCE = 16.0
 "Seconds of unacknowledged data after which a connection breaks."
 TCP_RETRY = 0.4
 
+QUEUE = 0.5
+"Seconds a packet waits at most for a busy line."
+SIP_SIZE = 700
+"Octets of a message where only the load of a line is meant."
+
+V = TypeVar("V")
 Receive = Callable[[bytes, Flow], None]
 Tell = Callable[[Flow, str], None]
+
+
+class Way:
+    """One direction of an uplink: what befalls its packets. Spans in seconds."""
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+        self.jitter = 0.0
+        "By which a packet may be later than others: beyond its spacing they overtake each other, unless `in_order`."
+        self.loss = 0.0
+        self.silent = False
+        "The carrier is there, and nothing gets through."
+        self.rate = 0.0
+        "Bits per second; 0 is without limit. What would wait longer than `QUEUE` is dropped."
+        self.in_order = False
+        self._last = 0.0
+        self._busy_until = 0.0
+
+    def through(self, now: float, size: int, chance: Random) -> float | None:
+        """When a packet of so many octets is at the other end; None: never."""
+        if self.loss and chance.random() < self.loss:
+            return None
+        if self.rate:
+            sent = max(now, self._busy_until) + size * 8 / self.rate
+            if sent - now > QUEUE:
+                return None
+            now = self._busy_until = sent
+        at = now + self.delay
+        if self.jitter:
+            at += chance.random() * self.jitter
+        if self.in_order:
+            at = self._last = max(self._last, at)
+        return at
+
+
+class Both(Generic[V]):
+    """An attribute of an uplink that means both directions: read of `up`, written to either."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, uplink: Uplink, owner: type) -> V:
+        value: V = getattr(uplink.up, self._name)
+        return value
+
+    def __set__(self, uplink: Uplink, value: V) -> None:
+        setattr(uplink.up, self._name, value)
+        setattr(uplink.down, self._name, value)
 
 
 class Uplink:
     """One interface of the gateway and all that lies between it and the internet."""
 
+    delay = Both[float]()
+    jitter = Both[float]()
+    loss = Both[float]()
+    silent = Both[bool]()
+
     def __init__(self, device: str, address: str, delay: float = 0.025) -> None:
         self.device = device
         self.addresses = [address]
-        self.delay = delay
-        "Seconds one way."
-        self.jitter = 0.0
-        "Seconds by which a packet may be later than others: beyond its spacing, packets overtake each other."
-        self.loss = 0.0
+        self.up = Way(delay)
+        self.down = Way(delay)
         self.duplicates = 0.0
         self.carrier = True
-        self.silent = False
-        "The carrier is there, and nothing gets through."
         self.packets: Counter[str] = Counter()
         "By direction: 'up', 'down'; and 'lost'."
 
-    def carries(self, address: str) -> bool:
-        """Whether a packet from or to this address of ours gets through now."""
-        return self.carrier and not self.silent and address in self.addresses
+    def carries(self, address: str, way: Way) -> bool:
+        """Whether a packet from or to this address of ours gets through now, in this direction."""
+        return self.carrier and not way.silent and address in self.addresses
 
 
 class Host:
@@ -82,6 +137,8 @@ class Network:
         self.sent: list[tuple[float, Address, Address, bytes]] = []
         "Every SIP or STUN message handed to the network, while `keep` is set."
         self.keep = False
+        self.vanished: set[int] = set()
+        "Which of `sent` were lost at once, by place in it."
         self.drop: Callable[[bytes, Address, Address], bool] | None = None
         "Whether this datagram is lost; beside the seeded loss."
         self.lost: Counter[str] = Counter()
@@ -89,44 +146,40 @@ class Network:
 
     # -------------------------------------------------------------------------------------------------- packets
 
-    def ways(self, source: str, target: str) -> list[float]:
+    def ways(self, source: str, target: str, size: int = SIP_SIZE) -> list[float]:
         """The delays after which a packet arrives: none when it is lost, two when it is doubled."""
         uplink = self.uplink_of.get(source)
-        address = source
-        if uplink is None:
-            uplink = self.uplink_of.get(target)
-            address = target
-            direction = "down"
+        if uplink is not None:
+            way, direction, address = uplink.up, "up", source
         else:
-            direction = "up"
-        if uplink is None:
-            inside = source.startswith(self.lan)
-            if inside != target.startswith(self.lan):
-                self.lost["unroutable"] += 1
-                return []
-            return [LAN_DELAY if inside else INTERNET_DELAY]
-        if not uplink.carries(address):
+            uplink = self.uplink_of.get(target)
+            if uplink is None:
+                inside = source.startswith(self.lan)
+                if inside != target.startswith(self.lan):
+                    self.lost["unroutable"] += 1
+                    return []
+                return [LAN_DELAY if inside else INTERNET_DELAY]
+            way, direction, address = uplink.down, "down", target
+        if not uplink.carries(address, way):
             self.lost["dead path"] += 1
             return []
-        chance = self.chance
-        if uplink.loss and chance.random() < uplink.loss:
+        chance, now = self.chance, self.clock.now
+        through = way.through(now, size, chance)
+        if through is None:
             self.lost["loss"] += 1
             return []
         uplink.packets[direction] += 1
-        delay = uplink.delay
-        if uplink.jitter:
-            delay += chance.random() * uplink.jitter
         if uplink.duplicates and chance.random() < uplink.duplicates:
-            return [delay, uplink.delay + chance.random() * (uplink.jitter + 0.01)]
-        return [delay]
+            return [through - now, way.delay + chance.random() * (way.jitter + 0.01)]
+        return [through - now]
 
     def arrives(self, source: str, target: str) -> bool:
         """Whether the path is still there at the instant of arrival."""
         uplink = self.uplink_of.get(source)
         if uplink is not None:
-            return uplink.carries(source)
+            return uplink.carries(source, uplink.up)
         uplink = self.uplink_of.get(target)
-        return uplink is None or uplink.carries(target)
+        return uplink is None or uplink.carries(target, uplink.down)
 
     # ------------------------------------------------------------------------------------------------- messages
 
@@ -149,7 +202,10 @@ class Network:
         if self.errors and uplink is not None and not (uplink.carrier and local.host in uplink.addresses):
             self.clock.after(0.0, host.failed, flow, "network unreachable")
             return
-        for delay in self.ways(local.host, flow.remote[0]):
+        ways = self.ways(local.host, flow.remote[0], len(data))
+        if self.keep and not ways:
+            self.vanished.add(len(self.sent) - 1)
+        for delay in ways:
             self.clock.after(delay, self._datagram, data, (local.host, local.port), flow.remote)
 
     def _datagram(self, data: bytes, source: Address, target: Address) -> None:

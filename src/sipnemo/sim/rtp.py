@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,6 +75,8 @@ class Phones:
         self.all: list[Stream] = []
         self.planes: dict[str, Plane] = {}
         "Gateways by address."
+        self.seen: Callable[[str, str, bool], None] | None = None
+        "Told of each packet that is not within the LAN: from where, to where, and whether it gets through."
 
     @property
     def open(self) -> int:
@@ -119,7 +122,10 @@ class Phones:
         if source[0] in self.planes and target[0] in self.planes:
             self._arrive(source, target, packet)  # two phones of one gateway: the packet never leaves it
             return
-        for delay in network.ways(source[0], target[0]):
+        ways = network.ways(source[0], target[0], SIZE)
+        if self.seen is not None:
+            self.seen(source[0], target[0], bool(ways))
+        for delay in ways:
             network.clock.after(delay, self._arrive_if, source, target, packet)
 
     def _arrive_if(self, source: Address, target: Address, packet: Packet) -> None:
