@@ -110,8 +110,10 @@ class _Realm:
 class ClientAuth:
     """One user's dealings with one server or proxy: nonces are reused until they are refused."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, realm: str | None = None) -> None:
         self._credentials = credentials
+        self._realm = realm
+        "The only realm whose challenges are answered; None: every realm's."
         self._realms: dict[tuple[str, str], _Realm] = {}
 
     def challenged(self, status: int, values: Sequence[str], sent: Sequence[str] = ()) -> bool:
@@ -124,7 +126,8 @@ class ClientAuth:
         header = "Proxy-Authorization" if status == 407 else "Authorization"
         by_realm: dict[str, list[Challenge]] = {}
         for challenge in parse_challenges(values):
-            by_realm.setdefault(challenge.realm, []).append(challenge)
+            if self._realm is None or challenge.realm == self._realm:
+                by_realm.setdefault(challenge.realm, []).append(challenge)
         tried = _answers(sent)
         hope = False
         for realm, challenges in by_realm.items():

@@ -29,6 +29,7 @@ from sipnemo.roles.nms.rescue import answer_elsewhere, restart_requests
 from sipnemo.roles.nms.session import Session
 from sipnemo.roles.nms.settings import NmsSettings
 from sipnemo.roles.nms.strangers import Strangers
+from sipnemo.roles.nms.trunk import Trunk
 from sipnemo.roles.node import (
     Closed,
     Command,
@@ -45,7 +46,6 @@ from sipnemo.roles.node import (
     Stop,
 )
 from sipnemo.sip import stun
-from sipnemo.sip.digest_client import ClientAuth
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Flow, Local
 from sipnemo.sip.ids import Ids
@@ -87,7 +87,7 @@ class MobilityServer(Endpoint):
         self.handover = Handover(self)
         self.load = LoadMeter(self)
         self.report = Report(self)
-        self.trunk_auth: dict[tuple[str, str], ClientAuth] = {}
+        self.trunk = Trunk(settings.trunk, self.ids)
         self.inside: dict[Local, str] = {}
         "Our listening points on the I-face, and the Record-Route line that leads back to each."
         self._inside_address = ""

@@ -1,4 +1,4 @@
-"""Requests within a call that are the gateway's own: the ACK of its re-INVITEs, and the BYE of a call that is lost."""
+"""Requests within a call that are the gateway's own: the ACK of a re-INVITE given up, and the BYE of a lost call."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 from sipnemo.roles.endpoint import via_line
 from sipnemo.roles.nms.forward import Unheard
 from sipnemo.roles.nms.session import Dialog, Session
+from sipnemo.roles.nms.signed import Goodbye, SignedRequest
 from sipnemo.roles.node import Send
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Response
 from sipnemo.sip.server_location import Target
-from sipnemo.sip.transaction import ClientTransaction
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
-    from sipnemo.roles.nms.paths import Path
 
 
 class OwnRequests:
@@ -23,13 +22,6 @@ class OwnRequests:
 
     def __init__(self, node: MobilityServer) -> None:
         self.node = node
-
-    def ack(self, session: Session, client: ClientTransaction, path: Path) -> bytes:
-        """The ACK for a 2xx to a re-INVITE of our own (§13.2.2.4)."""
-        dialog = session.dialog
-        assert dialog is not None
-        cseq = client.data.decode("latin-1").partition("\r\nCSeq: ")[2].partition(" ")[0]
-        return self.request(session, dialog, "ACK", cseq, client.flow)
 
     def stray_answer(self, response: Response, flow: Flow, now: float) -> None:
         """ACK a 2xx whose INVITE of ours has been given up, so that its sender does not end the call."""
@@ -77,10 +69,7 @@ class OwnRequests:
         def located(targets: list[Target], at: float) -> None:
             flow = next((flow for flow in map(path.flow_to, targets) if flow is not None), None)
             if flow is not None:
-                session.e.sent += 1
-                branch = self.node.ids.branch()
-                data = self.request(session, dialog, "BYE", str(session.e.sent), flow, branch=branch)
-                self.node.layer.request(Unheard(), branch, "BYE", data, flow, at)
+                SignedRequest(self.node, Goodbye(), session, dialog, "BYE", (), "").send(flow, at)
 
         self.node.calls.locate_dialog(dialog, located, now)
 

@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sipnemo.media.flow import INSIDE, FlowKey
-from sipnemo.roles.endpoint import via_line
 from sipnemo.roles.nms.media import body_sdp
-from sipnemo.roles.node import Counted, ReadCounters, Send
+from sipnemo.roles.nms.signed import SignedRequest
+from sipnemo.roles.node import Counted, ReadCounters
 from sipnemo.sdp.description import SdpError
-from sipnemo.sip.digest_client import ClientAuth, Credentials
-from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Response
 from sipnemo.sip.server_location import Target
 from sipnemo.sip.timers import Timer
-from sipnemo.sip.transaction import ClientTransaction
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.handover import Handover
@@ -33,15 +30,11 @@ class Move:
     """From one path to another, for one live call."""
 
     __slots__ = (
-        "_ack",
-        "_auth",
         "_baseline",
-        "_challenges",
-        "_client",
         "_handover",
         "_node",
         "_refused",
-        "_sent_auth",
+        "_request",
         "_timer",
         "_tries",
         "answered_after",
@@ -67,15 +60,12 @@ class Move:
         "Another INVITE of this session is at hand (RFC 3261 §14.1)."
         self.answered_after: float | None = None
         self.gap_down: float | None = None
-        self._client: ClientTransaction | None = None
+        self._request: SignedRequest | None = None
+        "The re-INVITE at hand."
         self._timer: Timer | None = None
         self._tries = 0
-        self._challenges = 0
         self._refused: set[Path] = set()
         "Paths on which nothing was answered."
-        self._auth: ClientAuth | None = None
-        self._sent_auth: list[str] = []
-        self._ack: tuple[bytes, Flow] | None = None
         self._baseline: dict[FlowKey, int] | None = None
 
     # ------------------------------------------------------------------------------------------------- sending
@@ -111,7 +101,7 @@ class Move:
     @property
     def inviting(self) -> bool:
         """Whether the SIP-CN has a request of ours that it has not answered."""
-        return self._client is not None
+        return self._request is not None
 
     def resume(self, now: float) -> None:
         """A path is ON again, or the session's other INVITE has ended."""
@@ -130,32 +120,13 @@ class Move:
         self.wave.invites += 1
         method = "INVITE" if session.media is not None and session.media.mn_sdp else "UPDATE"
         body = session.media.again(path.address) if method == "INVITE" and session.media is not None else ""
-        session.e.sent += 1
-        branch = self._node.ids.branch()
-        credentials: list[tuple[str, str]] = []
-        if self._auth is not None:
-            credentials = self._auth.authorization(method, dialog.target, body, self._node.ids.tag()[:16])
-        self._sent_auth = [value for _, value in credentials]
-        lines = [
-            f"{method} {dialog.target} SIP/2.0",
-            via_line(flow, branch),
-            "Max-Forwards: 70",
-            *(f"Route: {route}" for route in dialog.routes),
-            f"From: {session.local_value}",
-            f"To: {session.remote_value}",
-            f"Call-ID: {session.call_id}",
-            f"CSeq: {session.e.sent} {method}",
-            f"Contact: <{path.contact(flow.local.transport, f';mn={session.token}')}>",
-            *(f"{name}: {value}" for name, value in credentials),
-            f"Allow: {ALLOW}",
-        ]
+        lines = [f"Contact: <{path.contact(flow.local.transport, f';mn={session.token}')}>", f"Allow: {ALLOW}"]
         if session.expires:
             lines += ["Supported: timer", f"Session-Expires: {session.expires}"]  # a move is a refresh (R18)
         if body:
             lines.append("Content-Type: application/sdp")
-        lines.append(f"Content-Length: {len(body)}\r\n\r\n{body}")
-        data = "\r\n".join(lines).encode("latin-1")
-        self._client = self._node.layer.request(self, branch, method, data, flow, now)
+        self._request = SignedRequest(self._node, self, session, dialog, method, tuple(lines), body)
+        self._request.send(flow, now)
         self._timer = self._node.timers.set(now + ANSWER_WITHIN, self._silent)
 
     def _take(self, path: Path) -> None:
@@ -170,28 +141,21 @@ class Move:
 
     # ------------------------------------------------------------------------------------------------- answers
 
-    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
+    def on_answer(self, request: SignedRequest, response: Response, now: float) -> None:
         """The SIP-CN, or a proxy on the way, has answered."""
         status = response.status
-        asked = client is self._client
-        if not asked and 200 <= status < 300 and client.method == "INVITE" and self._ack is not None:
-            self._node.act(Send(*self._ack))  # our ACK was lost
+        if request is not self._request or status < 200:
             return
-        if not asked or self.over or status == 100:
-            return
-        if status < 200:
-            return
-        self._client = None
+        self._request = None
+        self.wave.invites += request.challenges
         self._quiet()
         if status < 300:
-            self._accepted(client, response, now)
+            self._accepted(response, now)
             self._node.in_dialog.release_held(self.session, now)
             return
         self._node.in_dialog.release_held(self.session, now)
         why = f"{status} {response.reason}"
         match status:
-            case 401 | 407 if self._challenged(response):
-                self.start(now)
             case 491:
                 # Whoever made the Call-ID waits longer, so that the two ends do not meet again (§14.1).
                 chance = self._node.ids.chance()
@@ -204,17 +168,15 @@ class Move:
             case _:
                 self._give_up(why, now)
 
-    def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
+    def on_silence(self, request: SignedRequest, status: int, now: float) -> None:
         """Nothing came, or nothing could be sent."""
-        if client is self._client and not self.over:
-            self._client = None
+        if request is self._request and not self.over:
+            self._request = None
             self._node.in_dialog.release_held(self.session, now)
             self._unanswered("no answer" if status == 408 else "unreachable", now)
 
     def _silent(self, now: float) -> None:
-        if self._client is not None:
-            self._client.abandon()
-            self._client = None
+        self._abandon()
         self._node.in_dialog.release_held(self.session, now)
         self._unanswered("no answer", now)
 
@@ -236,35 +198,9 @@ class Move:
         self._quiet()
         self._timer = self._node.timers.set(now + after, self.start)
 
-    def _challenged(self, response: Response) -> bool:
-        """Whether configured credentials answer this challenge ([trunk], R4)."""
-        self._challenges += 1
-        if self._challenges > 3 or not self._node.settings.trunk:
-            return False
-        name = "www-authenticate" if response.status == 401 else "proxy-authenticate"
-        challenges = response.values_raw(name)
-        if self._auth is None:
-            text = " ".join(challenges)
-            trunk = next((t for t in self._node.settings.trunk if f'realm="{t.realm}"' in text), None)
-            if trunk is None:
-                return False
-            key = (trunk.realm, trunk.username)
-            self._auth = self._node.trunk_auth.setdefault(key, ClientAuth(Credentials(trunk.username, trunk.password)))
-        return self._auth.challenged(response.status, challenges, self._sent_auth)
-
-    def _accepted(self, client: ClientTransaction, response: Response, now: float) -> None:
+    def _accepted(self, response: Response, now: float) -> None:
         session = self.session
-        dialog = session.dialog
-        assert dialog is not None
         assert self.path is not None
-        contact = response.contact
-        if contact and contact != dialog.target:
-            dialog.target = contact
-            if not dialog.routes:
-                dialog.next_hop = None
-        if client.method == "INVITE":
-            self._ack = (self._node.own_requests.ack(session, client, self.path), client.flow)
-            self._node.act(Send(*self._ack))
         session.refreshed(now)
         self._take(self.path)
         span = body_sdp(response)
@@ -314,7 +250,7 @@ class Move:
             return
 
         def counted(answer: Counted, at: float) -> None:
-            if self.over or self._client is not None or self.path is not path:
+            if self.over or self._request is not None or self.path is not path:
                 return
             if any(packets for packets, _ in answer.counters.values()):
                 self.start(at)
@@ -336,9 +272,7 @@ class Move:
             return
         self.over = True
         self._quiet()
-        if self._client is not None:
-            self._client.abandon()
-            self._client = None
+        self._abandon()
         if self.session.move is self:
             self.session.move = None
         self._node.in_dialog.release_held(self.session, now)
@@ -353,6 +287,11 @@ class Move:
         if self.path is not None and not self.session.path.on:
             self._take(self.path)
         self.end("failed", why, now)
+
+    def _abandon(self) -> None:
+        if self._request is not None:
+            self._request.abandon()
+            self._request = None
 
     def _quiet(self) -> None:
         if self._timer is not None:
