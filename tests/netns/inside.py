@@ -68,8 +68,8 @@ class PlaneIn:
     def remove(self, *keys: FlowKey) -> None:
         self.ask("remove", keys)
 
-    def set_path(self, group: int, source: str, device: str) -> None:
-        self.ask("set_path", MediaPath(group, source, device))
+    def set_path(self, group: int, source: str, device: str, also: tuple[str, str] | None = None) -> None:
+        self.ask("set_path", MediaPath(group, source, device, also))
 
     def counters(self, *keys: FlowKey) -> dict[FlowKey, tuple[int, int]]:
         """Counters of these flows, or of all."""

@@ -70,7 +70,8 @@ async def main(kind: str) -> None:
             case "remove":
                 plane.remove([_key(words) for words in argument])
             case "set_path":
-                plane.set_path(MediaPath(*argument))
+                group, source, device, also = argument
+                plane.set_path(MediaPath(group, source, device, tuple(also) if also else None))
             case "counters":
                 found = plane.counters([_key(words) for words in argument] or None)
                 return [[key, *count] for key, count in found.items()]

@@ -508,3 +508,64 @@ def test_two_kernel_planes_do_not_fight(hosts: World) -> None:
         with PlaneIn(hosts.nms, "auto") as plane:
             assert plane.opened[0] == "userspace"
             assert "another process owns" in plane.opened[1]
+
+
+@pytest.mark.req("RO-10")
+@pytest.mark.parametrize("addresses", [V4, V6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("checksum", [True, False], ids=["checksum", "no checksum"])
+def test_a_group_may_leave_by_two_paths_at_once(
+    hosts: World, plane: PlaneIn, udp: Callable[..., socket.socket], addresses: Addresses, checksum: bool
+) -> None:
+    if addresses is V6 and not checksum:
+        pytest.skip("IPv6 has no packets without a UDP checksum (RFC 8200 §8.1)")
+    first, second = (addresses.e1, "e1"), (addresses.e2, "e2")
+    plane.set_path(2, *second)
+    plane.set_path(1, *first)
+    plane.add(*stream(addresses), *stream(addresses, group=2, port=RTP + 2))
+    phone, cn = udp(hosts.phone, addresses.phone, PHONE_RTP), udp(hosts.cn, addresses.cn, CN_RTP)
+    if not checksum:
+        phone.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+
+    def come_by(payload: bytes, *sources: str) -> None:
+        phone.sendto(payload, (addresses.inside, RTP))
+        got = sorted(received(cn) for _ in sources)
+        assert got == sorted((payload, (source, RTP)) for source in sources)
+
+    come_by(b"one", addresses.e1)
+    plane.set_path(1, *first, also=second)
+    for payload in (b"two", b"x" * 1400, b""):
+        come_by(payload, addresses.e1, addresses.e2)
+    other = udp(hosts.cn, addresses.cn, CN_RTP + 2)
+    phone.sendto(b"not doubled", (addresses.inside, RTP + 2))
+    assert received(other) == (b"not doubled", (addresses.e2, RTP + 2))
+    plane.set_path(1, *second, also=first)
+    come_by(b"the other way round", addresses.e1, addresses.e2)
+    plane.set_path(1, *second)
+    come_by(b"one again", addresses.e2)
+    nothing_arrives(cn, lambda: phone.sendto(b"last", (addresses.inside, RTP)), b"last")
+    key = FlowKey(addresses.inside, RTP)
+    assert plane.counters(key)[key][0] == 7, "copies are not counted"
+    assert plane.statistics()["refused"] == 0
+    assert plane.statistics()["relayed_flows"] == (0 if plane.opened[0] == "kernel" else 6)
+
+
+def test_a_second_way_of_another_family_is_left_out(
+    hosts: World, plane: PlaneIn, udp: Callable[..., socket.socket]
+) -> None:
+    plane.set_path(1, V4.e1, "e1", also=(V6.e2, "e2"))
+    plane.add(*stream(V4))
+    phone, cn = udp(hosts.phone, V4.phone, PHONE_RTP), udp(hosts.cn, V4.cn, CN_RTP)
+    phone.sendto(b"once", (V4.inside, RTP))
+    assert received(cn) == (b"once", (V4.e1, RTP))
+    nothing_arrives(cn, lambda: phone.sendto(b"next", (V4.inside, RTP)), b"next")
+
+
+def test_a_dead_second_way_costs_the_first_no_packet(
+    hosts: World, plane: PlaneIn, udp: Callable[..., socket.socket]
+) -> None:
+    plane.set_path(1, V4.e1, "e1", also=("10.3.0.1", "e9"))  # there is no such interface
+    plane.add(*stream(V4))
+    phone, cn = udp(hosts.phone, V4.phone, PHONE_RTP), udp(hosts.cn, V4.cn, CN_RTP)
+    for payload in (b"1", b"2", b"3"):
+        phone.sendto(payload, (V4.inside, RTP))
+        assert received(cn) == (payload, (V4.e1, RTP))

@@ -53,3 +53,9 @@ class MediaPath(NamedTuple):
 
     device: str
     "Egress interface; empty: chosen by the routing table for the source address."
+
+    also: tuple[str, str] | None = None
+    """Source and device of a second way: every packet leaves by both, while one of the links may be going.
+
+    RTP receivers drop the second copy by its sequence number, SRTP ones by their replay list (RFC 3711 §3.3.2). A
+    second way of another address family than the first reaches no peer of the first, and is ignored."""

@@ -38,7 +38,7 @@ TYPE_IPV4, TYPE_IPV6, TYPE_PORT, TYPE_MARK = 7, 8, 13, 19  # nft's own numbers, 
 
 FIRST_REGISTER = 8  # NFT_REG32_00
 VERDICT_REGISTER = 0
-META_PROTOCOL, META_L4PROTO = 1, 16
+META_PROTOCOL, META_MARK, META_L4PROTO = 1, 3, 16
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 EQUAL, NOT_EQUAL = 0, 1
 CSUM_NONE, CSUM_INET = 0, 1
@@ -233,6 +233,11 @@ def load_meta(key: int, register: int) -> bytes:
     return _expression("meta", be32(1, register), be32(2, key))
 
 
+def store_meta(key: int, register: int) -> bytes:
+    """a property of the packet := register"""
+    return _expression("meta", be32(2, key), be32(3, register))
+
+
 def compare(register: int, operator: int, value: bytes) -> bytes:
     """Go on with the rule only when the register (not) equals the value."""
     return _expression("cmp", be32(1, register), be32(2, operator), nested(3, attribute(1, value)))
@@ -275,6 +280,16 @@ def immediate(register: int, value: bytes) -> bytes:
 def drop() -> bytes:
     """Discard the packet."""
     return _expression("immediate", be32(1, VERDICT_REGISTER), nested(2, nested(2, be32(1, NF_DROP))))
+
+
+def jump(chain: str) -> bytes:
+    """Go on with another chain."""
+    return _expression("immediate", be32(1, VERDICT_REGISTER), nested(2, nested(2, be32(1, NFT_JUMP) + text(2, chain))))
+
+
+def duplicate(device: int) -> bytes:
+    """Give a copy of the packet, as it is, to the interface whose index is in the register."""
+    return _expression("dup", be32(2, device))
 
 
 def forward(device: int, neighbour: int, family: int) -> bytes:

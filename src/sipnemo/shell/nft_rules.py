@@ -6,6 +6,8 @@
     chain in_<device> (netdev ingress):  look up flow4, source4 → write ports → write saddr, daddr → jump by path4
     chain path_<n>:  saddr not the path's → write it; per prefix, longest first: send to the gateway, or to daddr where
                      it is on-link
+    chain both_<n>:  mark := n, copy to lo, jump to the first path's chain
+    map copy : mark              →  jump to the second path's chain (asked at lo's ingress only)
 
 and the same with IPv6. nft's own syntax cannot say "look up once, use the parts", hence the expressions are put
 together here. A path is a chain and not one map element (address, interface, next hop), since its next hop may depend
@@ -24,8 +26,16 @@ from sipnemo.shell import nft_objects as nft
 from sipnemo.shell.netlink import Transaction
 from sipnemo.shell.routes import Hop
 
+COPIES = "copy"
+"Map of the copies that come back by lo: mark → jump to the chain of the way they take."
+
+MARKS = 0x534E0000
+"Packets with such a mark are copies of ours; no forwarded packet leaves with it."
+
 _PORTS = struct.Struct(">HH")
 _GROUP = struct.Struct("=I")
+
+LOOPBACK = "lo"
 
 GROUPS = 512
 "Paths there may be per family. Not more: the kernel walks the whole hash table on every switch."
@@ -85,7 +95,8 @@ def source_data(family: Family, source: str) -> bytes:
 
 
 def add_maps(transaction: Transaction, table: str, capacity: int) -> None:
-    """Make the six maps."""
+    """Make the seven maps."""
+    nft.add_map(transaction, table, COPIES, 7, (nft.TYPE_MARK, 4), (nft.NFT_DATA_VERDICT, 0), GROUPS, counter=False)
     for number, family in enumerate(FAMILIES):
         key = (family.type << 6 | nft.TYPE_PORT, family.length + 4)
         data = (family.type << 12 | nft.TYPE_MARK << 6 | nft.TYPE_MARK, family.length + 8)
@@ -100,6 +111,10 @@ def add_maps(transaction: Transaction, table: str, capacity: int) -> None:
 def add_ingress(transaction: Transaction, table: str, chain: str, device: str) -> None:
     """Make the chain that takes media in from one interface."""
     nft.add_chain(transaction, table, chain, device)
+    if device == LOOPBACK:
+        register = nft.FIRST_REGISTER
+        lookup = nft.lookup(COPIES, register, nft.VERDICT_REGISTER)
+        nft.add_rule(transaction, table, chain, nft.load_meta(nft.META_MARK, register), lookup)
     for family in FAMILIES:
         nft.add_rule(transaction, table, chain, *_rewrite(family, nft.NOT_EQUAL if family is FOUR else None))
     # "No checksum" (0, IPv4 only) must stay 0, or the far end drops the packet: the ports are written without.
@@ -165,3 +180,30 @@ def add_path_rules(transaction: Transaction, table: str, chain: str, source: str
         rule.append(nft.forward(device, neighbour, family.number))
         nft.add_rule(transaction, table, chain, *rule)
     nft.add_rule(transaction, table, chain, nft.drop())
+
+
+def copy_key(number: int) -> bytes:
+    """Key of a copy element, and the mark of the copies."""
+    return _GROUP.pack(MARKS | number)
+
+
+def add_both_rules(transaction: Transaction, table: str, chain: str, number: int, loopback: int, first: str) -> None:
+    """Fill the chain of two paths at once: a copy goes to the second by way of lo, the packet itself by the first.
+
+    The kernel's `dup` hands a copy out with the Ethernet header the packet came with, so an uplink's neighbour would
+    not take it. lo takes anything, and what comes in there is rewritten and forwarded like every packet: by the mark
+    that tells it from others. The packet itself loses the mark again, the copy in the second path's chain needs none.
+    """
+    mark, device = nft.FIRST_REGISTER, nft.FIRST_REGISTER + 1
+    nft.add_rule(
+        transaction,
+        table,
+        chain,
+        nft.immediate(mark, copy_key(number)),
+        nft.store_meta(nft.META_MARK, mark),
+        nft.immediate(device, struct.pack("=I", loopback)),
+        nft.duplicate(device),
+        nft.immediate(mark, bytes(4)),
+        nft.store_meta(nft.META_MARK, mark),
+        nft.jump(first),
+    )

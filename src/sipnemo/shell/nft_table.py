@@ -23,42 +23,16 @@ from sipnemo.shell.netlink import (
     attributes,
     text,
 )
-from sipnemo.shell.nft_rules import FAMILIES, FOUR, SIX, family_of
-from sipnemo.shell.routes import Hop, next_hop
+from sipnemo.shell.nft_rules import FAMILIES, FOUR, LOOPBACK, SIX, family_of
+from sipnemo.shell.nft_ways import BothWays, Verdicts, WayOut, ways_in
+from sipnemo.shell.routes import Hop
 
 ALL_AT_ONCE = 256
 "More counters than these are read by a dump of the whole map."
 
-LOOPBACK = "lo"
 TRIAL = Hop(ip_network("192.0.2.0/24"), 1, "192.0.2.2")
 
 Counts = dict[FlowKey, tuple[int, int]]
-Verdicts = Mapping[tuple[int, int], "WayOut | None"]
-
-
-class WayOut:
-    """A path in the kernel: its source address, and the chain that knows its next hops."""
-
-    def __init__(self, chain: str, source: str, hops: tuple[Hop, ...]) -> None:
-        self.chain = chain
-        self.source = source
-        self.change(hops)
-
-    def change(self, hops: tuple[Hop, ...]) -> None:
-        """Other next hops than before."""
-        self.hops = hops
-        self.reaches_all = not hops or not hops[-1].prefix.prefixlen
-        "Every destination has a next hop; or none has: a path that is down drops, nothing can help it."
-        self._reached: dict[str, bool] = {}
-
-    def reaches(self, host: str) -> bool:
-        """Whether a next hop is known."""
-        if self.reaches_all:
-            return True
-        known = self._reached.get(host)
-        if known is None:
-            known = self._reached[host] = next_hop(self.hops, host) is not None
-        return known
 
 
 class NftTable:
@@ -72,7 +46,7 @@ class NftTable:
         self.ways: dict[tuple[str, str], WayOut] = {}
         "(source, device) → its chain."
 
-        self.verdicts: dict[tuple[int, int], WayOut | None] = {}
+        self.verdicts: dict[tuple[int, int], WayOut | BothWays | None] = {}
         "(IP version, group) → the way out; None drops."
 
         self._capacity = capacity
@@ -80,6 +54,7 @@ class NftTable:
         self._by_octets: dict[bytes, FlowKey] = {}
         self._devices: dict[str, int] = {}
         self._chains = 0
+        self._both: dict[tuple[str, str], BothWays] = {}  # by the two chains
         self._netlink = Netlink(NETLINK_NETFILTER)
         try:
             self._make()
@@ -129,21 +104,44 @@ class NftTable:
         """Let each of these groups leave by another way; one that is new gets its chain."""
         transaction = Transaction()
         known = {id(way) for way in self.ways.values()}
-        for way in {id(way): way for way in verdicts.values() if way is not None and id(way) not in known}.values():
-            self._add_way(transaction, way)
+        for way in ways_in(verdicts):
+            if id(way) not in known:
+                self._add_way(transaction, way)
+        both = {pair.chain: pair for pair in verdicts.values() if isinstance(pair, BothWays)}
+        for chain, pair in both.items():
+            if chain not in {other.chain for other in self._both.values()}:
+                self._add_both(transaction, pair)
         for (version, group), target in verdicts.items():
             self._change_verdict(transaction, version, group, target)
+        after = {**self.verdicts, **verdicts}
+        used = {pair.chain for pair in after.values() if isinstance(pair, BothWays)}
+        gone = [key for key, pair in self._both.items() if pair.chain not in used]
+        for key in gone:
+            copy = [nft.element_key(rules.copy_key(self._both[key].number))]
+            nft.change_elements(transaction, nft.DELSETELEM, self.name, rules.COPIES, copy)
+            nft.delete_chain(transaction, self.name, self._both[key].chain)
         self.commit(transaction)
         self.verdicts.update(verdicts)
+        for key in gone:
+            del self._both[key]
+        self._both.update(((pair.first.chain, pair.second.chain), pair) for pair in both.values())
 
     def new_way(self, source: str, hops: tuple[Hop, ...]) -> WayOut:
         """A way out with a chain name of its own; `switch` puts it into the kernel."""
         self._chains += 1
         return WayOut(f"path_{self._chains}", source, hops)
 
+    def both_ways(self, first: WayOut, second: WayOut) -> BothWays:
+        """Two ways out at once; `switch` puts it into the kernel, and takes it out when no group leaves by it."""
+        known = self._both.get((first.chain, second.chain))
+        if known is None:
+            taken = {pair.number for pair in self._both.values()}
+            known = BothWays(next(number for number in range(1, len(taken) + 2) if number not in taken), first, second)
+        return known
+
     def change_hops(self, changed: Mapping[tuple[str, str], tuple[Hop, ...]]) -> None:
         """Give ways out other next hops; those without any that no group leaves by are forgotten."""
-        in_use = {id(way) for way in self.verdicts.values()}
+        in_use = {id(way) for way in ways_in(self.verdicts)}
         transaction = Transaction()
         gone = []
         for key, hops in changed.items():
@@ -164,7 +162,15 @@ class NftTable:
         nft.add_chain(transaction, self.name, way.chain)
         rules.add_path_rules(transaction, self.name, way.chain, way.source, way.hops)
 
-    def _change_verdict(self, transaction: Transaction, version: int, group: int, target: WayOut | None) -> None:
+    def _add_both(self, transaction: Transaction, pair: BothWays) -> None:
+        nft.add_chain(transaction, self.name, pair.chain)
+        rules.add_both_rules(transaction, self.name, pair.chain, pair.number, _index(LOOPBACK), pair.first.chain)
+        copy = nft.verdict_element(rules.copy_key(pair.number), pair.second.chain)
+        nft.change_elements(transaction, nft.NEWSETELEM, self.name, rules.COPIES, [copy])
+
+    def _change_verdict(
+        self, transaction: Transaction, version: int, group: int, target: WayOut | BothWays | None
+    ) -> None:
         if (version, group) in self.verdicts:
             if self.verdicts[version, group] is target:
                 return
@@ -174,7 +180,9 @@ class NftTable:
             nft.change_elements(transaction, nft.DELSETELEM, self.name, family.paths, key)
         self._add_verdict(transaction, version, group, target)
 
-    def _add_verdict(self, transaction: Transaction, version: int, group: int, target: WayOut | None) -> None:
+    def _add_verdict(
+        self, transaction: Transaction, version: int, group: int, target: WayOut | BothWays | None
+    ) -> None:
         family = SIX if version == 6 else FOUR
         key = rules.path_key(group)
         source = nft.data_element(key, rules.source_data(family, target.source if target else ""))
@@ -298,6 +306,8 @@ class NftTable:
         rules.add_maps(transaction, self.name, self._capacity)
         for way in self.ways.values():
             self._add_way(transaction, way)
+        for pair in self._both.values():
+            self._add_both(transaction, pair)
         if not self.ways:  # find out now whether this kernel can forward from a chain
             nft.add_chain(transaction, self.name, "trial")
             rules.add_path_rules(transaction, self.name, "trial", "192.0.2.1", [TRIAL])

@@ -2,22 +2,33 @@
 
 What the kernel cannot express, or must not yet, goes through an embedded relay: flows that still learn their peer
 (symmetric RTP), a SIP-MN and a SIP-CN of different address families, a peer that is this host itself, and a
-destination for which the path knows no next hop.
+destination for which the path knows no next hop; and what leaves by two paths at once (MediaPath.also), where the
+SIP-MNs' interface has no Ethernet headers or the kernel lacks CONFIG_NFT_DUP_NETDEV.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import socket
+import struct
 from collections.abc import Iterable, Sequence
 
 from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow, MediaPath
 from sipnemo.media.flow_table import FlowTable
 from sipnemo.shell.netlink import NETLINK_ROUTE, Netlink, NetlinkError
 from sipnemo.shell.nft_rules import family_of
-from sipnemo.shell.nft_table import Counts, NftTable, WayOut
-from sipnemo.shell.relay import OnLearned, PlaneStatistics, RelayPlane, check
+from sipnemo.shell.nft_table import Counts, NftTable
+from sipnemo.shell.nft_ways import BothWays, WayOut
+from sipnemo.shell.relay import OnLearned, PlaneStatistics, RelayPlane
+from sipnemo.shell.relayed import check
 from sipnemo.shell.routes import Routes
 
 TABLE = "sipnemo"
+
+# linux/sockios.h, linux/if_arp.h
+SIOCGIFHWADDR = 0x8927
+ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
 
 CAPACITY = 65_536
 "Elements per flow map: four directions and more per session. The kernel's hash table is sized by it."
@@ -38,6 +49,8 @@ class KernelPlane:
         self._latched: set[FlowKey] = set()
         self._carried: Counts = {}  # what was counted where a flow was before
         self._elsewhere: set[FlowKey] = set()  # relayed for another reason than learning
+        self._can_double = True  # until the kernel says otherwise
+        self._doubled_in_relay: set[int] = set()  # groups whose packets leave by two paths, where the kernel cannot
         self._refused = 0
         self._last_error = ""
         self._closed = False
@@ -105,19 +118,46 @@ class KernelPlane:
     def set_path(self, path: MediaPath) -> None:
         """Every flow of the group leaves by this path from the next packet on."""
         key = (path.source, path.device)
+        way = self._way(key)
+        out: WayOut | BothWays = way
+        version = family_of(path.source).version
+        doubled = path.also is not None and family_of(path.also[0]).version == version
+        ways = {key: way}
+        if path.group == INSIDE and path.device:
+            self._can_double = self._can_double and _has_ethernet_headers(path.device)
+        if doubled and path.also is not None and self._can_double:
+            second = ways[path.also] = self._way(path.also)
+            out = self._kernel.both_ways(way, second)
+        verdicts: dict[tuple[int, int], WayOut | BothWays | None] = {(version, path.group): out}
+        if path.group != INSIDE:
+            verdicts[10 - version, path.group] = None  # of 4 and 6, the other one
+        try:
+            self._kernel.switch(verdicts)
+        except NetlinkError as error:
+            if not isinstance(out, BothWays) or error.errno not in (errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL):
+                raise
+            self._trouble(error)  # no `dup` in this kernel: the relay doubles
+            self._can_double = False
+            self.set_path(path)
+            return
+        self._kernel.ways.update(ways)
+        self._relay.set_path(path)
+        was, now = path.group in self._doubled_in_relay, doubled and not self._can_double
+        if now:
+            self._doubled_in_relay.add(path.group)
+        else:
+            self._doubled_in_relay.discard(path.group)
+        moved = was or now or not out.reaches_all
+        if moved or any(self._flows.flows[key].group == path.group for key in self._elsewhere):
+            self._place([flow for flow in self._flows.flows.values() if flow.group == path.group])
+
+    def _way(self, key: tuple[str, str]) -> WayOut:
+        """The way out by an address and an interface; a new one when there is none."""
         way = self._kernel.ways.get(key)
         if way is None:
             self._routes = Routes.read(self._netlink)
-            way = self._kernel.new_way(path.source, self._routes.hops(*key))
-        version = family_of(path.source).version
-        verdicts: dict[tuple[int, int], WayOut | None] = {(version, path.group): way}
-        if path.group != INSIDE:
-            verdicts[10 - version, path.group] = None  # of 4 and 6, the other one
-        self._kernel.switch(verdicts)
-        self._kernel.ways[key] = way
-        self._relay.set_path(path)
-        if not way.reaches_all or any(self._flows.flows[key].group == path.group for key in self._elsewhere):
-            self._place([flow for flow in self._flows.flows.values() if flow.group == path.group])
+            way = self._kernel.new_way(key[0], self._routes.hops(*key))
+        return way
 
     def counters(self, keys: Iterable[FlowKey] | None = None) -> dict[FlowKey, tuple[int, int]]:
         """Packets and octets taken in so far per flow; unknown keys are absent."""
@@ -154,7 +194,7 @@ class KernelPlane:
         """Whether the kernel can forward this flow, apart from learning."""
         host = flow.peer[0]
         six = ":" in host
-        if six != (":" in flow.key.host) or host in self._routes.addresses:
+        if six != (":" in flow.key.host) or host in self._routes.addresses or flow.group in self._doubled_in_relay:
             return False
         way = self._kernel.verdicts.get((6 if six else 4, flow.group))
         return way is None or way.reaches(host)
@@ -218,3 +258,13 @@ class KernelPlane:
     def _trouble(self, error: OSError) -> None:
         self._refused += 1
         self._last_error = str(error)
+
+
+def _has_ethernet_headers(device: str) -> bool:
+    """Whether packets come in by this interface with a header that lo understands: what is copied comes back there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            answer = fcntl.ioctl(asking, SIOCGIFHWADDR, struct.pack("16s24x", device.encode()[:15]))
+        except OSError:
+            return True  # not there (yet)
+    return int(struct.unpack_from("=H", answer, 16)[0]) in (ARPHRD_ETHER, ARPHRD_LOOPBACK)

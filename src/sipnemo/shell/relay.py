@@ -17,7 +17,7 @@ from typing import NamedTuple
 from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow, MediaPath
 from sipnemo.media.flow_table import FlowTable
 from sipnemo.shell.media_port import MediaPort, is_own
-from sipnemo.shell.nft_objects import packed
+from sipnemo.shell.relayed import Group, Relayed, both, check
 
 PACKETS_A_TURN = 256
 "Packets sent on before the event loop has its turn."
@@ -47,64 +47,6 @@ class PlaneStatistics(NamedTuple):
     "The latest such trouble in words."
 
 
-def literal(host: str) -> str:
-    """The address in its one canonical form; raises OSError when it is not an IP address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.inet_ntop(family, socket.inet_pton(family, host))
-
-
-def check(flow: MediaFlow) -> None:
-    """Raise OSError for a flow that no plane can forward; a name as an address would make sendto ask DNS and block."""
-    try:
-        packed(flow.key.host)
-        packed(flow.peer[0])
-    except (OSError, ValueError):
-        raise OSError(f"media flow {flow.key.host}:{flow.key.port} → {flow.peer[0]!r}: not an IP address") from None
-    if not (0 < flow.key.port < 65536 and 0 <= flow.peer[1] < 65536 and 0 < flow.source_port < 65536):
-        raise OSError(f"media flow {flow.key.host}:{flow.key.port} → {flow.peer}: not a port")
-
-
-class _Group:
-    """The paths of one group, one per family; `version` grows with every change."""
-
-    __slots__ = ("paths", "version")
-
-    def __init__(self) -> None:
-        self.paths: list[MediaPath | None] = [None, None]
-        self.version = 1
-
-
-class _Relayed:
-    """One flow at work."""
-
-    __slots__ = (
-        "admit",
-        "arrival",
-        "departure",
-        "flow",
-        "group",
-        "octets",
-        "overhead",
-        "packets",
-        "receive",
-        "send",
-        "version",
-    )
-
-    def __init__(self, flow: MediaFlow, arrival: MediaPort, group: _Group) -> None:
-        self.flow = flow
-        self.arrival = arrival
-        self.group = group
-        self.receive = arrival.sock.recv_into
-        self.departure: MediaPort | None = None
-        self.send: Callable[[memoryview, tuple[str, int]], int] | None = None
-        self.version = 0
-        self.admit = _admitted(flow)
-        self.packets = 0
-        self.octets = 0
-        self.overhead = 48 if ":" in flow.key.host else 28  # IP and UDP headers: the kernel counts them too
-
-
 class RelayPlane:
     """The userspace media plane; needs a running event loop. See MediaPlane for what its methods promise."""
 
@@ -121,10 +63,10 @@ class RelayPlane:
         # Called with the flow that learnt. With it the owner corrects the other direction: it may be in the kernel.
         self._on_latched = on_latched
         self._asked: dict[FlowKey, MediaFlow] = {}
-        self._relayed: dict[FlowKey, _Relayed] = {}
-        self._by_descriptor: dict[int, _Relayed] = {}
+        self._relayed: dict[FlowKey, Relayed] = {}
+        self._by_descriptor: dict[int, Relayed] = {}
         self._ports: dict[FlowKey, MediaPort] = {}
-        self._groups: dict[int, _Group] = {}
+        self._groups: dict[int, Group] = {}
         self._unsent = 0
         self._last_error = ""
         self._buffer = bytearray(65536)
@@ -190,7 +132,7 @@ class RelayPlane:
 
     def set_path(self, path: MediaPath) -> None:
         """Every flow of the group leaves by this path from the next packet on."""
-        group = self._groups.setdefault(path.group, _Group())
+        group = self._groups.setdefault(path.group, Group())
         six = ":" in path.source
         group.paths[six] = path
         if path.group != INSIDE:
@@ -233,7 +175,7 @@ class RelayPlane:
 
     def _install(self, flow: MediaFlow, port: MediaPort) -> None:
         old = self._relayed.get(flow.key)
-        relayed = _Relayed(flow, port, self._groups.setdefault(flow.group, _Group()))
+        relayed = Relayed(flow, port, self._groups.setdefault(flow.group, Group()))
         if old is None:
             self._epoll.register(port.sock, select.EPOLLIN)
         else:
@@ -243,12 +185,15 @@ class RelayPlane:
         self._table.put(flow)
         self._relayed[flow.key] = self._by_descriptor[port.sock.fileno()] = relayed
 
-    def _unbind(self, relayed: _Relayed) -> None:
+    def _unbind(self, relayed: Relayed) -> None:
         if relayed.departure is not None:
             self._release(relayed.departure)
             relayed.departure = relayed.send = None
+        if relayed.second is not None:
+            self._release(relayed.second)
+            relayed.second = None
 
-    def _bind(self, relayed: _Relayed) -> None:
+    def _bind(self, relayed: Relayed) -> None:
         """Find the socket that this flow's packets leave from, under the group's present path."""
         relayed.version = relayed.group.version
         self._unbind(relayed)
@@ -256,21 +201,29 @@ class RelayPlane:
         path = relayed.group.paths[":" in flow.peer[0]]
         if path is None:
             return
+        relayed.departure = self._leaving(flow, path.source, path.device)
+        if path.also is not None and (":" in path.also[0]) == (":" in path.source) and not self._is_own(flow.peer[0]):
+            relayed.second = self._leaving(flow, *path.also)
+        senders = [port.sock.sendto for port in (relayed.departure, relayed.second) if port is not None]
+        relayed.send = both(*senders) if len(senders) == 2 else senders[0] if senders else None
+
+    def _leaving(self, flow: MediaFlow, source: str, device: str) -> MediaPort | None:
+        """The socket at an address of ours that sends by an interface; None when it cannot be."""
         try:
             # What goes to an own address must not be bound to an uplink's device.
-            by_device = path.device and not self._is_own(flow.peer[0])
-            ifindex = socket.if_nametoindex(path.device) if by_device else 0
-            port = self._acquire(FlowKey(path.source, flow.source_port))
+            by_device = device and not self._is_own(flow.peer[0])
+            ifindex = socket.if_nametoindex(device) if by_device else 0
+            port = self._acquire(FlowKey(source, flow.source_port))
         except OSError as error:
             self._last_error = str(error)
-            return
-        relayed.departure = port
+            return None
         try:
             port.leave_by(ifindex)
-            relayed.send = port.sock.sendto
         except OSError as error:
-            self._last_error = f"sending by {path.device}: {error.strerror}"
-            self._unbind(relayed)
+            self._last_error = f"sending by {device}: {error.strerror}"
+            self._release(port)
+            return None
+        return port
 
     def _is_own(self, host: str) -> bool:
         known = self._own.get(host)
@@ -317,7 +270,7 @@ class RelayPlane:
             except OSError as error:
                 self._not_sent(relayed, error)
 
-    def _empty(self, relayed: _Relayed) -> None:
+    def _empty(self, relayed: Relayed) -> None:
         """Send on all that has arrived for one flow, whoever sent it."""
         relayed.admit = None
         if relayed.version != relayed.group.version:
@@ -333,11 +286,11 @@ class RelayPlane:
                 except OSError as error:
                     self._not_sent(relayed, error)
 
-    def _not_sent(self, relayed: _Relayed, error: OSError) -> None:
+    def _not_sent(self, relayed: Relayed, error: OSError) -> None:
         self._unsent += 1
         self._last_error = f"sending to {relayed.flow.peer[0]}: {error.strerror}"
 
-    def _learn(self, relayed: _Relayed) -> None:
+    def _learn(self, relayed: Relayed) -> None:
         """Send one packet on and look at where it comes from."""
         try:
             size, address = relayed.arrival.sock.recvfrom_into(self._buffer)
@@ -371,14 +324,3 @@ class RelayPlane:
             opposite.version = 0
         if moved and learnt.reverse is not None and self._on_learned is not None:
             self._on_learned(learnt.reverse, peer)
-
-
-def _admitted(flow: MediaFlow) -> frozenset[str] | None:
-    """Addresses to learn from in canonical form; None when there is nothing to learn."""
-    found = set()
-    for host in flow.admit:
-        try:
-            found.add(literal(host))
-        except (OSError, ValueError):
-            continue  # a name in SDP is nothing packets come from
-    return frozenset(found) or None
