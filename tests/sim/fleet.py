@@ -275,7 +275,7 @@ def _left_in_nms(station: Station) -> list[str]:
     if any(path.sessions for path in nms.paths.all):
         left.append("sessions on paths")
     handover = nms.handover
-    if handover._watching or handover._queue or handover._pacer is not None:
+    if handover._watching or not handover.pacing.idle:
         left.append("moves")
     # The sweep; per path a probe, its check, those confirming it, and a registration.
     if len(nms.timers) > 1 + 8 * len(nms.paths.all):

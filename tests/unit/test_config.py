@@ -94,6 +94,8 @@ quarantine_after = 1
 learn = false
 [policy]
 name = "least-load"
+urgent = ["+441632960000", "alice@HOME.example"]
+resource_priority = ["ets"]
 [probe]
 probe_every = 0.2
 probe_idle_every = 10
@@ -102,6 +104,7 @@ hold_down = 30
 [move]
 verify_after = 1
 pace = 50
+share = 25
 tries = 3
 [[trunk]]
 realm = "provider.example"
@@ -130,9 +133,9 @@ silent_after = 900
         transports=("TCP",),
     )
     assert dataclasses.astuple(settings.media) == ("userspace", (20000, 20999), 1.0, False)
-    assert settings.policy.name == "least-load"
+    assert dataclasses.astuple(settings.policy) == ("least-load", ("+441632960000", "alice@home.example"), ("ets",))
     assert dataclasses.astuple(settings.probe) == (0.2, 10.0, 5, 30.0)
-    assert dataclasses.astuple(settings.move) == (1.0, 50.0, 3)
+    assert dataclasses.astuple(settings.move) == (1.0, 50.0, 25.0, 3)
     assert dataclasses.astuple(settings.session) == (20, 5.0, 900.0)
     assert dataclasses.astuple(settings.limits) == (4000, 64, 2000)
     assert settings.trunk == (TrunkCredentials("provider.example", "4711", "secret"),)

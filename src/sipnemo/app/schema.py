@@ -27,6 +27,7 @@ from sipnemo.app.values import (
     TEXT,
     TRANSPORTS,
     USER,
+    USERS,
     Kind,
     choice,
     choices,
@@ -34,6 +35,7 @@ from sipnemo.app.values import (
     number,
     seconds,
 )
+from sipnemo.nemo.urgency import NAMESPACES
 
 REQUIRED: Final = object()
 "Default of a key that must be written."
@@ -234,6 +236,14 @@ NMS: Final = Schema(
                     "`sipnemo.policies` of any installed package.",
                     "priority",
                 ),
+                Key("urgent", USERS, "Their calls move before others: a user, or user@host, at either end.", []),
+                Key(
+                    "resource_priority",
+                    choices(tuple(NAMESPACES)),
+                    "Namespaces of Resource-Priority (RFC 4412) whose calls move first, the most urgent first; others "
+                    "are ignored.",
+                    list(NAMESPACES),
+                ),
             ),
         ),
         Table(
@@ -252,6 +262,12 @@ NMS: Final = Schema(
             (
                 Key("verify_after", seconds(0.1, 60), "Media must be seen on the new path within this span.", 2.0),
                 Key("pace", number(1, 100_000, "re-INVITEs per second"), "Most re-INVITEs sent over one path.", 5000.0),
+                Key(
+                    "share",
+                    number(1, 100, "percent"),
+                    "Share of an uplink's `capacity` that re-INVITEs may take, and as much their answers.",
+                    50.0,
+                ),
                 Key("tries", integer(1, 100), "Re-INVITEs of one call over one path before the next is tried.", 6),
             ),
         ),

@@ -191,6 +191,19 @@ def _user(value: Any, _: Context) -> str:
 USER: Final = Kind("a user name", _user, '"fleet7"')
 
 
+def _users(value: Any, context: Context) -> tuple[str, ...]:
+    want = 'a list of users, each as "alice" or "alice@home.example"'
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise _wrong(value, want)
+    users = []
+    for user, at, host in (item.partition("@") for item in value):
+        users.append(_user(user.lstrip("+"), context) and user + at + (_domain(host, context).lower() if at else ""))
+    return tuple(users)
+
+
+USERS: Final = Kind("a list of users", _users)
+
+
 def _interface(value: Any, _: Context) -> str:
     want = "the name of a network interface (see: ip link)"
     if not _INTERFACE.fullmatch(_text(value, want)):

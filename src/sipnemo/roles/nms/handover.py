@@ -1,8 +1,8 @@
 """A path is OFF, or to be left: its calls move to another (RO-10, MH-12).
 
 Unplanned: one write moves the uplink direction of every call of the path (the media plane's group); then every call
-is re-INVITEd from its new path, the most urgent first, at a bounded pace. Planned: the path still works, so each call
-keeps it until the SIP-CN has answered the re-INVITE from the new one; nothing is lost.
+is re-INVITEd from its new path, in the order of `order.py` and at the pace of `pacing.py`. Planned: the path still
+works, so each call keeps it until the SIP-CN has answered the re-INVITE from the new one; nothing is lost.
 
 A move ends verified (media seen on the new path), unverified with a reason, or failed with a reason. It never ends
 a call: only the SIP-CN's own 481 says that there is none any more.
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from sipnemo.media.flow import FlowKey, MediaPath
 from sipnemo.nemo.session_list import SessionStatus
 from sipnemo.roles.nms.move_log import MoveRecord, Wave
+from sipnemo.roles.nms.order import rank
+from sipnemo.roles.nms.pacing import Pacing
 from sipnemo.roles.nms.reinvite import Move
 from sipnemo.roles.node import Count, Counted, Notice, Observe, ReadCounters, SetPath
 from sipnemo.sip.timers import Timer
@@ -27,12 +29,6 @@ if TYPE_CHECKING:
     from sipnemo.roles.nms.paths import Path
     from sipnemo.roles.nms.session import Session
 
-BATCH_EVERY = 0.01
-"Seconds between batches of re-INVITEs; the pace is kept by the size of the batch."
-SHARE = 0.5
-"Share of a path's capacity that re-INVITEs may take while calls move to it."
-REINVITE_BITS = 8 * 1000
-"A re-INVITE with its headers, in bits."
 WATCH_EVERY = 0.02
 "Seconds between readings of the counters while moves wait for their media."
 WATCHED = 200
@@ -48,8 +44,7 @@ class Handover:
         self._node = node
         self.waves: deque[Wave] = deque(maxlen=KEPT)
         self._number = 0
-        self._queue: deque[Move] = deque()
-        self._pacer: Timer | None = None
+        self.pacing = Pacing(node)
         self._watching: dict[Session, Move] = {}
         self._watcher: Timer | None = None
         self._read: list[Move] = []
@@ -69,12 +64,8 @@ class Handover:
         if not planned:
             self._redirect(path, now)
             self._node.home.path_lost(path, now)  # before the re-INVITEs leave (MH-8)
-        for session in sorted(sessions, key=lambda session: (not session.live, not session.urgent)):
-            if session.move is not None:
-                session.move.overtaken(now)
-            self._plan(session, wave)
-        self._paced(now)
-        self._settle(wave, now)
+        self.pacing.path_off(path, now)
+        self._plan_all(sessions, wave, now)
         if not self._node.paths.on() and self._giving_up is None:
             self._giving_up = self._node.timers.set(now + self._node.settings.session.suspend_for, self._give_up)
 
@@ -95,13 +86,11 @@ class Handover:
         for off in dict.fromkeys(session.path for session in stranded):
             wave = self._wave(off, off.reason or "address", False, now)
             self._redirect(off, now)
-            for session in stranded:
-                if session.path is off:
-                    wave.calls += 1
-                    self._plan(session, wave)
+            there = [session for session in stranded if session.path is off]
+            wave.calls = len(there)
+            self._plan_all(there, wave, now)
         for move in self._queue_waiting():
             move.resume(now)
-        self._paced(now)
 
     def session_stranded(self, session: Session, now: float) -> None:
         """A call was answered although its path has gone meanwhile: it moves at once (design: ringing calls)."""
@@ -110,8 +99,7 @@ class Handover:
             wave = wave or self._wave(session.path, session.path.reason, False, now)
             wave.calls += 1
             wave.done_at = None
-            self._plan(session, wave)
-            self._paced(now)
+            self._plan_all([session], wave, now)
 
     def session_free(self, session: Session, now: float) -> None:
         """No INVITE of either end is at hand any more: a move that waited for that goes on."""
@@ -142,40 +130,23 @@ class Handover:
             self._redirected[path.group] = best.group
             self._node.act(SetPath(MediaPath(path.group, best.address, best.device)))
 
-    def _plan(self, session: Session, wave: Wave) -> None:
-        if not session.live:
-            # Ringing: a call from outside is answered from the new path, another moves when it is (session_stranded).
-            if not session.outgoing:
+    def _plan_all(self, sessions: list[Session], wave: Wave, now: float) -> None:
+        """Move these calls, in their order; those for which there is no room yet are queued (`pacing.py`)."""
+        policy = self._node.settings.policy
+        moves: list[Move] = []
+        for session in sorted(sessions, key=lambda session: rank(session, policy)):
+            if session.move is not None:
+                session.move.overtaken(now)
+            if session.live:
+                move = session.move = Move(self, self._node, session, wave)
+                moves.append(move)
+            elif not session.outgoing:
+                # Ringing: a call from outside is answered from the new path; another moves when it is answered.
                 self._node.calls.rehome(session)
-            return
-        move = Move(self, self._node, session, wave)
-        session.move = move
-        wave.moving += 1
-        self._queue.append(move)
-
-    def _paced(self, now: float) -> None:
-        """Send as many re-INVITEs as the pace allows, the rest a little later."""
-        if self._pacer is not None:
-            return
-        if self._queue:
-            self._send_batch(now)
-
-    def _send_batch(self, now: float) -> None:
-        """As many as the pace allows; over a path of known capacity, signalling may take SHARE of it."""
-        self._pacer = None
-        room = max(1.0, self._node.settings.move.pace * BATCH_EVERY)
-        spent = 0.0
-        while self._queue and spent < room:
-            move = self._queue.popleft()
-            if move.over:
-                continue
+        wave.moving += len(moves)
+        for move in moves:
             move.start(now)
-            capacity = move.path.eface.capacity if move.path is not None else None
-            cost = 1.0 if capacity is None else room * REINVITE_BITS / max(1.0, capacity * SHARE * BATCH_EVERY)
-            spent += max(1.0, cost)
-        if self._queue:
-            # One re-INVITE may cost more than a batch has room for: then the next batch waits longer.
-            self._pacer = self._node.timers.set(now + BATCH_EVERY * max(1.0, spent / room), self._send_batch)
+        self._settle(wave, now)
 
     def _queue_waiting(self) -> list[Move]:
         return [s.move for s in self._node.calls.open if s.move is not None and s.move.waiting_for_path]
@@ -216,6 +187,7 @@ class Handover:
     def moved(self, move: Move, outcome: str, reason: str, now: float) -> None:
         """One call's move has ended."""
         self.unwatch(move)
+        self.pacing.forget(move)
         wave = move.wave
         record = MoveRecord(move.session, move.path, outcome, reason, move.answered_after, move.gap_down)
         wave.add(record)

@@ -8,6 +8,7 @@ from sipnemo.nemo.policy import SessionView, priority
 from sipnemo.roles.endpoint import forwards, via_line
 from sipnemo.roles.nms import translate
 from sipnemo.roles.nms.forward import Forward
+from sipnemo.roles.nms.order import of_request
 from sipnemo.roles.nms.session import Dialog, Session
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Flow
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sipnemo.roles.nms.bindings import MobileNode
     from sipnemo.roles.nms.node import MobilityServer
     from sipnemo.roles.nms.paths import Path
+    from sipnemo.roles.nms.settings import PolicySettings
 
 from sipnemo.roles.nms.targets import sip_uri, sized
 
@@ -41,7 +43,7 @@ class Inviting:
             raise SipError(482, "Merged request")  # §8.2.2.2: nobody else may end a call by taking its names
         node.admit_session()
         # The configured order looks at no call: nothing need be read of this one for it.
-        path = node.choose(None if node.policy is priority else _view(request), now)
+        path = node.choose(None if node.policy is priority else _view(request, node.settings.policy), now)
         token = node.bindings.token_for(request, server.flow)
         session = Session(request.call_id, True, server.flow, path, token, now)
         session.phone_tag = request.from_tag
@@ -50,7 +52,7 @@ class Inviting:
         session.mn_target = request.contact or session.mn_user
         session.to_value = request.value("to")
         session.first_cseq = request.cseq
-        session.urgent = _urgent(request)
+        session.urgent = of_request(request, node.settings.policy)
         forward = Forward(self.node.answers, server, session, None, True, path)
         try:
             body, forward.offered = node.calls.body_out(session, request, False, now)
@@ -103,7 +105,7 @@ class Inviting:
         session = Session(request.call_id, False, mn.flow, path, mn.token, now)
         session.mn_target = mn.contact
         session.mn_user = mn.uri
-        session.urgent = _urgent(request)
+        session.urgent = of_request(request, node.settings.policy)
         session.remote_value = request.value("from")
         ours = (request.call_id, request.from_tag) in node.calls.sessions  # of another SIP-MN: we are on the way
         routes = [route for route in request.values("record-route") if ours or not node.is_us(uri_of(route))]
@@ -131,11 +133,7 @@ class Inviting:
         forward.client = node.layer.request(forward, branch, "INVITE", data, mn.flow, now)
 
 
-def _view(request: Request) -> SessionView:
+def _view(request: Request, policy: PolicySettings) -> SessionView:
     """What a policy may know of a call that begins."""
     ends = uri_of(request.value("from")), uri_of(request.value("to"))
-    return SessionView(request.call_id, *ends, urgent=_urgent(request))
-
-
-def _urgent(request: Request) -> bool:
-    return "priority" in request.names and request.value("priority").lower() == "emergency"
+    return SessionView(request.call_id, *ends, urgent=of_request(request, policy) > 0)

@@ -43,7 +43,7 @@ class LoadMeter:
         keys = [key for session in self._node.calls.open if session.media for key in session.media.flows]
         if not keys:
             for path in self._node.paths.all:
-                path.load = 0.0
+                path.load = path.rate = 0.0
             self._bytes.clear()
             self._received.clear()
             self._speaking.clear()
@@ -86,6 +86,8 @@ class LoadMeter:
         for path in self._node.paths.all:
             same = [other.address for other in self._node.paths.all if other.eface is path.eface]
             octets = sum(max(0, sums[address] - self._bytes.get(address, 0)) for address in same)
+            if span > 0 and self._bytes:
+                path.rate = octets * 8 / span / 2
             if path.eface.capacity and span > 0 and self._bytes:
                 path.load = min(100.0, octets * 8 / span / path.eface.capacity * 100)
         self._bytes = sums

@@ -53,6 +53,8 @@ class Path:
         self.sessions: dict[Session, None] = {}
         "Sessions that use it, in the order they came (a set's order would differ from run to run)."
         self.load = 0.0
+        self.rate = 0.0
+        "Bits per second of media on its E-face, in either direction, as last measured."
         self.rtt: float | None = None
         bound = device if eface.interface else ""
         self.locals = {

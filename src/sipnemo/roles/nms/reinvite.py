@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sipnemo.media.flow import INSIDE, FlowKey
 from sipnemo.roles.nms.media import body_sdp
+from sipnemo.roles.nms.pacing import retry_after
 from sipnemo.roles.nms.signed import SignedRequest
 from sipnemo.roles.node import Counted, ReadCounters
 from sipnemo.sdp.description import SdpError
@@ -83,7 +84,7 @@ class Move:
             self._retry(2.0, now)
             return
         self.waiting_for_path = choice is None
-        if choice is None:
+        if choice is None or not self._handover.pacing.admits(self, choice, now):
             return
         if not self.wave.planned or not session.path.on:
             self._take(choice)
@@ -125,7 +126,8 @@ class Move:
             lines += ["Supported: timer", f"Session-Expires: {session.expires}"]  # a move is a refresh (R18)
         if body:
             lines.append("Content-Type: application/sdp")
-        self._request = SignedRequest(self._node, self, session, dialog, method, tuple(lines), body)
+        lane = self._handover.pacing.lane(path, now)
+        self._request = SignedRequest(self._node, self, session, dialog, method, tuple(lines), body, lane)
         self._request.send(flow, now)
         self._timer = self._node.timers.set(now + ANSWER_WITHIN, self._silent)
 
@@ -164,7 +166,7 @@ class Move:
                 self.end("failed", why, now)
                 self._node.own_requests.hang_up_inside(self.session, "the far end has ended the call", now)
             case 408 | 500 | 502 | 503 | 504:
-                self._retry(_retry_after(response) or 0.5 * 2.0 ** min(self._tries, 5), now, why)
+                self._retry(retry_after(response) or 0.5 * 2.0 ** min(self._tries, 5), now, why)
             case _:
                 self._give_up(why, now)
 
@@ -195,8 +197,7 @@ class Move:
         if why and self._tries >= self._node.settings.move.tries:
             self._give_up(why, now)
             return
-        self._quiet()
-        self._timer = self._node.timers.set(now + after, self.start)
+        self.put_off(after, now)
 
     def _accepted(self, response: Response, now: float) -> None:
         session = self.session
@@ -293,12 +294,12 @@ class Move:
             self._request.abandon()
             self._request = None
 
+    def put_off(self, after: float, now: float) -> None:
+        """Start it again later."""
+        self._quiet()
+        self._timer = self._node.timers.set(now + after, self.start)
+
     def _quiet(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _retry_after(response: Response) -> float:
-    text = response.value("retry-after").partition(";")[0].partition("(")[0].strip()
-    return min(float(text), 32.0) if text.isdecimal() and len(text) < 8 else 0.0

@@ -154,8 +154,8 @@ class Session:
         "Of all its flows, at the last reading of the counters."
         self.to_value = ""
         "To of the first INVITE."
-        self.urgent = False
-        "It moves before others: an emergency call (RFC 3261 §20.26)."
+        self.urgent = 0
+        "How urgent its INVITE says that it is (nemo/urgency.py); the greater moves first."
         self.first_cseq = 0
         "Its CSeq, when the SIP-MN sent it."
         self.moves = 0

@@ -90,6 +90,12 @@ class PolicySettings:
     name: str = "priority"
     "Entry point in the group sipnemo.policies."
 
+    urgent: tuple[str, ...] = ()
+    "Users, or user@host: their calls move before others."
+
+    resource_priority: tuple[str, ...] = ("wps", "ets", "esnet", "drsn", "dsn", "q735")
+    "Namespaces of Resource-Priority that count (RFC 4412), the most urgent first."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSettings:
@@ -116,7 +122,10 @@ class MoveSettings:
     "Seconds after the answer within which media must be seen on the new path, else the next one is tried."
 
     pace: float = 5000.0
-    "Most re-INVITEs per second; a path of known capacity gets fewer."
+    "Most re-INVITEs per second over one path; one of known capacity gets fewer."
+
+    share: float = 50.0
+    "Percent of a path's capacity that re-INVITEs may take, and as much their answers."
 
     tries: int = 6
     "Re-INVITEs per call and path before the next path is tried."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from sipnemo.roles.endpoint import via_line
+from sipnemo.roles.nms.hops import OFFER
 from sipnemo.roles.nms.trunk import MOST_CHALLENGES, Signature
 from sipnemo.roles.node import Send
 from sipnemo.sip.flow import Flow
@@ -14,6 +15,7 @@ from sipnemo.sip.transaction import ClientTransaction
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
+    from sipnemo.roles.nms.pacing import Lane
     from sipnemo.roles.nms.session import Dialog, Session
 
 
@@ -39,6 +41,7 @@ class SignedRequest:
         "_body",
         "_client",
         "_dialog",
+        "_lane",
         "_lines",
         "_node",
         "_signature",
@@ -57,6 +60,7 @@ class SignedRequest:
         method: str,
         lines: tuple[str, ...],
         body: str,
+        lane: Lane | None = None,
     ) -> None:
         self._node = node
         self._asker = asker
@@ -66,6 +70,8 @@ class SignedRequest:
         self._lines = lines
         "Header lines behind those that every request has."
         self._body = body
+        self._lane = lane
+        "What it is paced by: a move is one of many; None: it leaves at once."
         self._client: ClientTransaction | None = None
         self._signature: Signature = []
         self.challenges = 0
@@ -82,13 +88,14 @@ class SignedRequest:
         branch = node.ids.branch()
         self._signature = node.trunk.sign(hop_of(flow), self.method, self._dialog.target, self._body)
         data = self._text(self.method, flow, branch, self._lines, self._body)
-        self._client = node.layer.request(self, branch, self.method, data, flow, now)
+        sender = node.layer if self._lane is None else self._lane
+        self._client = sender.request(self, branch, self.method, data, flow, now)
 
     def _text(self, method: str, flow: Flow, branch: str, more: tuple[str, ...], body: str) -> bytes:
         session, dialog = self.session, self._dialog
         lines = [
             f"{method} {dialog.target} SIP/2.0",
-            via_line(flow, branch),
+            via_line(flow, branch) + (OFFER if self._lane is not None else ""),
             "Max-Forwards: 70",
             *(f"Route: {route}" for route in dialog.routes),
             f"From: {session.local_value}",
@@ -107,7 +114,7 @@ class SignedRequest:
         if status == 100:
             return
         if self._ack and 200 <= status < 300:
-            self._node.act(Send(self._ack, client.flow))  # our ACK was lost
+            self._acknowledge(client.flow, now)  # our ACK was lost
             return
         if client is not self._client:
             return
@@ -121,7 +128,7 @@ class SignedRequest:
             self._refresh_target(response)
             if self.method == "INVITE":  # the ACK carries its credentials (§22.1)
                 self._ack = self._text("ACK", client.flow, self._node.ids.branch(), (), "")
-                self._node.act(Send(self._ack, client.flow))
+                self._acknowledge(client.flow, now)
         self._asker.on_answer(self, response, now)
 
     def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
@@ -135,6 +142,11 @@ class SignedRequest:
         if self._client is not None:
             self._client.abandon()
             self._client = None
+
+    def _acknowledge(self, flow: Flow, now: float) -> None:
+        self._node.act(Send(self._ack, flow))
+        if self._lane is not None:
+            self._lane.spend(self._ack, flow, now)
 
     def _refresh_target(self, response: Response) -> None:
         """Take the remote target that a 2xx names; its ACK goes there already (§12.2.1.2)."""
