@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from .baresip import AnswerMode, Baresip
 from .gateway import ALL, INSIDE, UPLINKS, GatewayWorld
 from .hosts import wait_until
+from .pjsip import Pjsip
 from .programs import Kamailio, Mode, Transport
 from .tap import Tap
 
@@ -22,8 +24,13 @@ USERS = {name: f"{name}-secret" for name in HOSTS}
 class Party:
     """One phone, and what its interface carries."""
 
-    phone: Baresip
+    phone: Baresip | Pjsip
     tap: Tap
+
+
+Make = Literal["baresip", "pjsip"]
+PJSIP_OPTIONS = {";mediaenc=srtp-mand": "srtp", "": ""}
+"What baresip's account parameters are called there."
 
 
 def start_servers(gateway: GatewayWorld) -> None:
@@ -39,6 +46,8 @@ def phones(
     mode: Mode = "proxy",
     answer: AnswerMode = "auto",
     options: str = "",
+    inside: Make = "baresip",
+    outside: Make = "baresip",
 ) -> Iterator[dict[str, Party]]:
     """The four, registered; `options` are more account parameters of baresip."""
     domain = gateway.hosts[SERVERS[mode]].address
@@ -48,8 +57,13 @@ def phones(
         for user, place in HOSTS.items():
             host = gateway.hosts[place]
             tap = stack.enter_context(Tap(host))
-            outbound = f"sip:{INSIDE}" if place.startswith("mn") else ""
-            phone = Baresip(host, user, USERS[user], domain, transport, outbound, answer, secure, options)
+            outbound, make = (f"sip:{INSIDE}", inside) if place.startswith("mn") else ("", outside)
+            phone: Baresip | Pjsip
+            if make == "baresip":
+                phone = Baresip(host, user, USERS[user], domain, transport, outbound, answer, secure, options)
+            else:
+                more = PJSIP_OPTIONS[options]
+                phone = Pjsip(host, user, USERS[user], domain, transport, outbound, answer, secure, more)
             stack.callback(phone.stop)
             phone.start(register=False)
             made[user] = Party(phone, tap)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -20,8 +21,9 @@ PACKAGES = {
     "openssl": "openssl",
     "kamailio-tls": "kamailio-tls-modules",
     "sipp": "sip-tester",
+    "pjsip": "",
 }
-"Program, as the marker `programs` names it, and the Debian package it comes in."
+"Program, as the marker `programs` names it, and the Debian package it comes in (PJSIP: a wheel that pip brings)."
 
 
 def kamailio_modules() -> Path | None:
@@ -36,6 +38,8 @@ def missing(names: Iterable[str]) -> list[str]:
         if name == "kamailio-tls":
             modules = kamailio_modules()
             here = modules is not None and (modules / "tls.so").exists()
+        elif name == "pjsip":
+            here = importlib.util.find_spec("pjsua2") is not None
         else:
             here = shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is not None
         if not here:
@@ -130,6 +134,7 @@ request_route {{
     t_check_trans();
     route(AUTHENTICATE);
     if (is_method("REGISTER")) {{ save("location"); exit; }}
+    remove_hf("Route");  # a phone may name us there
     if ($rd != "{domain}") {{
         if ($fd != "{domain}") {{ sl_send_reply("403", "Relaying denied"); exit; }}
     }} else if ($rU == $null) {{
