@@ -105,6 +105,9 @@ class Endpoint:
     def on_cancel(self, server: ServerTransaction, cancelled: ServerTransaction, now: float) -> None:
         """`cancelled` shall end with 487; the CANCEL itself has been answered."""
 
+    def on_other_flow(self, server: ServerTransaction, flow: Flow, now: float) -> None:
+        """A request has come again, or is cancelled, over another flow; default: it is answered where it was."""
+
     def on_stray(self, response: Response, flow: Flow, now: float) -> None:
         """A response without a transaction; default: absorbed."""
 

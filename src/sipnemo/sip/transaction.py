@@ -126,6 +126,17 @@ class ClientTransaction:
             self._timer.cancel()
             self._timer = self.layer.timers.set(self._gives_up_at, self._due)
 
+    def move(self, flow: Flow, now: float, data: bytes = b"") -> None:
+        """Go on over another flow: for a server that has the request already, this is a retransmission of it, since
+        branch and sent-by name a transaction, not where it came from (§17.2.3). Until it speaks, it is repeated."""
+        self.flow = flow
+        if self.state >= COMPLETED:
+            return
+        self.data = data or self.data
+        self._stop()
+        self.interval = T1
+        self.start(now)
+
     def abandon(self) -> None:
         """Forget the request: its path is dead, or another attempt has won; late responses are strays."""
         self.terminate()

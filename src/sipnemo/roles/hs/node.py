@@ -9,6 +9,7 @@ from sipnemo.roles.endpoint import Endpoint
 from sipnemo.roles.hs.access import Access, DeniedError
 from sipnemo.roles.hs.bindings import TABLE, BindingList
 from sipnemo.roles.hs.domain import Domain
+from sipnemo.roles.hs.flow_changes import FlowChanges
 from sipnemo.roles.hs.fork import Fork
 from sipnemo.roles.hs.late import LateAnswers
 from sipnemo.roles.hs.proxy import Proxy
@@ -65,6 +66,7 @@ class HomeServer(Endpoint):
         self.registrar: Final = Registrar(self)
         self.proxy: Final = Proxy(self)
         self.late: Final = LateAnswers(self)
+        self.flows: Final = FlowChanges(self)
         self.connected: Final[set[Flow]] = set()
         "Connections that bindings came over and that are open."
         self.suspects: Final[set[Flow]] = set()
@@ -123,6 +125,10 @@ class HomeServer(Endpoint):
         if isinstance(cancelled.user, Fork):
             cancelled.user.cancel(now)
 
+    def on_other_flow(self, server: ServerTransaction, flow: Flow, now: float) -> None:
+        """A request that a SIP-NMS has sent again by another of its paths."""
+        self.flows.followed(server, flow, now)
+
     def on_stray(self, response: Response, flow: Flow, now: float) -> None:
         """A response without transaction."""
         self.late.pass_on(response, flow, now)
@@ -177,6 +183,11 @@ class HomeServer(Endpoint):
     def knows(self, flow: Flow, now: float) -> bool:
         """Whether this is where somebody registered here sends from."""
         return self._sources.get(flow, 0.0) > self.wall(now)
+
+    def knows_host(self, host: str, now: float) -> bool:
+        """Whether somebody registered here sends from this address: over any connection."""
+        wall = self.wall(now)
+        return any(end > wall for flow, end in self._sources.items() if flow.remote[0] == host)
 
     def serves(self, request: Request, flow: Flow, now: float) -> bool:
         """Whether a request within a dialog, to somebody elsewhere, comes from one of ours: where somebody is

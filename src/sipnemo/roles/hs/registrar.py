@@ -202,6 +202,9 @@ class Registrar:
             record.bindings = after
             self._pending[record.user] = self._pending.get(record.user, 0) + 1
             self.watch(record)
+        for record, old in before:
+            if record.is_gateway:
+                hs.flows.changed(record, old, now)
 
         def stored(result: Stored, at: float) -> None:
             for user in changed:
