@@ -54,6 +54,9 @@ class Success(NamedTuple):
     mapped: Address
     "Our address and port as the far end sees them."
 
+    software: str = ""
+    "What the far end calls itself, if it does."
+
 
 class Failure(NamedTuple):
     """A Binding error response. As an answer it proves the flow alive all the same."""
@@ -72,15 +75,23 @@ def is_stun(data: bytes) -> bool:
     return len(data) >= _HEADER and data[0] <= 3 and data[4:8] == _COOKIE
 
 
+def encode_indication(transaction_id: bytes) -> bytes:
+    """A Binding indication: a keep-alive that nobody answers, and that is no RTP for who knows no STUN."""
+    return _message(0x0011, transaction_id, b"")
+
+
 def encode_request(transaction_id: bytes, software: str = "") -> bytes:
     """A Binding request with FINGERPRINT; `transaction_id` is 12 unguessable octets."""
     attributes = _attribute(_SOFTWARE, software.encode()[:509]) if software else b""
     return _message(0x0001, transaction_id, attributes)
 
 
-def encode_success(transaction_id: bytes, mapped: Address) -> bytes:
+def encode_success(transaction_id: bytes, mapped: Address, software: str = "") -> bytes:
     """The answer to a request that came from `mapped`."""
-    return _message(0x0101, transaction_id, _attribute(_XOR_MAPPED_ADDRESS, _xor_address(mapped, transaction_id)))
+    attributes = _attribute(_XOR_MAPPED_ADDRESS, _xor_address(mapped, transaction_id))
+    if software:
+        attributes += _attribute(_SOFTWARE, software.encode()[:509])
+    return _message(0x0101, transaction_id, attributes)
 
 
 def encode_failure(transaction_id: bytes, code: int, reason: str, unknown: tuple[int, ...] = ()) -> bytes:
@@ -91,7 +102,7 @@ def encode_failure(transaction_id: bytes, code: int, reason: str, unknown: tuple
     return _message(0x0111, transaction_id, attributes)
 
 
-def answer(data: bytes, source: Address) -> bytes | None:
+def answer(data: bytes, source: Address, software: str = "") -> bytes | None:
     """What to send back for these octets from `source`; None for anything but a well-formed Binding request."""
     try:
         message = decode(data)
@@ -101,7 +112,7 @@ def answer(data: bytes, source: Address) -> bytes | None:
         return None
     if message.unknown:
         return encode_failure(message.transaction_id, 420, "Unknown Attribute", message.unknown)
-    return encode_success(message.transaction_id, source)
+    return encode_success(message.transaction_id, source, software)
 
 
 def decode(data: bytes) -> Message:
@@ -123,7 +134,7 @@ def decode(data: bytes) -> Message:
         case 0x0011:
             return Indication(transaction_id)
         case 0x0101:
-            return Success(transaction_id, _mapped(attributes, transaction_id))
+            return Success(transaction_id, _mapped(attributes, transaction_id), _software(attributes))
         case _:
             return _failure(attributes, transaction_id)
 
@@ -159,6 +170,10 @@ def _mapped(attributes: list[tuple[int, bytes]], transaction_id: bytes) -> Addre
     if plain is None:
         raise StunError("response without a mapped address")
     return plain
+
+
+def _software(attributes: list[tuple[int, bytes]]) -> str:
+    return next((value[:64].decode("latin-1") for kind, value in attributes if kind == _SOFTWARE), "")
 
 
 def _failure(attributes: list[tuple[int, bytes]], transaction_id: bytes) -> Failure:

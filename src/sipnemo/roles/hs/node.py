@@ -53,6 +53,9 @@ FOR_ANYBODY: Final = (400, 403, 404, 405, 416, 420, 483)
 SUSPECT_FOR: Final = 30.0
 "How long a flow that did not answer comes last, unless something is heard from it before."
 
+NEW_FOR: Final = 120.0
+"Seconds after its start for which a SIP-HS says so: every SIP-NMS that can reach it has probed it by then."
+
 
 class HomeServer(Endpoint):
     """One SIP-HS: registrar, store of bindings, and proxy for SIP-NMSs and users."""
@@ -78,6 +81,10 @@ class HomeServer(Endpoint):
         self._branches: Final = self.ids.branch()[:15]
         "How the branch parameters of this process begin."
         self._unreadable: Final = self.bindings.restore(environment.stored.get(TABLE, {}), settings.listen)
+        self._life: Final = f"sipnemo {self.ids.token('life')[:8]}"
+        "The name of this run of the process: SIP-NMSs that have not met it yet look whether it knows them (R12)."
+        self._told_until = 0.0
+        "Until when probes are answered with it; later it would be paid for on metered links and tell nothing."
         self.timers.set(0.0, self._begin)
 
     def wall(self, now: float) -> float:
@@ -91,6 +98,7 @@ class HomeServer(Endpoint):
         return super().handle(input, now)
 
     def _begin(self, now: float) -> None:
+        self._told_until = now + NEW_FOR
         for local in self.settings.listen:
             self.act(Listen(local))
         for user in self._unreadable:
@@ -135,7 +143,7 @@ class HomeServer(Endpoint):
 
     def on_stun(self, data: bytes, flow: Flow, now: float) -> None:
         """A liveness probe on a SIP flow (RFC 5626 §8)."""
-        answer = stun.answer(data, flow.remote)
+        answer = stun.answer(data, flow.remote, self._life if now < self._told_until else "")
         if answer is not None:
             self.act(Send(answer, flow))
 

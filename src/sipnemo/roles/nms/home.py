@@ -1,17 +1,21 @@
-"""Registration with the SIP-HS: one flow per path, lost ones reported over surviving ones (RO-2, MH-7, MH-8)."""
+"""Registration with the SIP-HS: one flow per path, lost ones reported over surviving ones (RO-2, MH-7, MH-8).
+
+`registration.py` keeps one flow registered; here is what is common to all. A SIP-HS that was silent and is heard again
+may have lost everything. One flow asks first, and what its answer does not list follows (`audit.py`): so that the
+return of a SIP-HS that has kept its bindings costs each gateway one REGISTER, spread over `BACK_WITHIN`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipnemo.roles.endpoint import host_text, via_line
-from sipnemo.roles.node import Count, Notice
+from sipnemo.roles.endpoint import host_text
+from sipnemo.roles.nms.audit import Audit, Listed
+from sipnemo.roles.nms.registration import Registration
+from sipnemo.roles.node import Notice
 from sipnemo.sip.digest_client import ClientAuth, Credentials
 from sipnemo.sip.flow import Flow
-from sipnemo.sip.message import Request, Response, parameter, uri_of
-from sipnemo.sip.server_location import Target
-from sipnemo.sip.timers import Timer
-from sipnemo.sip.transaction import ClientTransaction
+from sipnemo.sip.message import Request
 from sipnemo.sip.uri import host_port
 from sipnemo.sip.uri import parse as parse_uri
 
@@ -19,14 +23,14 @@ if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
     from sipnemo.roles.nms.paths import Path
 
-EXPIRES = 600
-"Seconds asked for; the SIP-HS may grant another span."
-BASE_BACKOFF = 2.0
-MAX_BACKOFF = 60.0
-"Seconds: bounds of the wait between failed registrations (RFC 5626 §4.5, with shorter waits: calls depend on it)."
-ATTEMPTS_WITH_CREDENTIALS = 3
-MAX_ADDRESSES = 32
-"Of the SIP-HS, per path."
+BACK_WITHIN = 5.0
+"Seconds over which the first REGISTERs of all gateways are spread when the SIP-HS is heard again."
+LOST_WITHIN = 2.0
+"The same for flows that are not registered: incoming calls wait for them."
+SILENCE = 5.0
+"Seconds without any answer to any probe, at least, after which the SIP-HS may be another one."
+MOST_LEFTOVERS = 16
+"Contacts that one REGISTER takes out beside its own."
 
 
 class Home:
@@ -46,6 +50,26 @@ class Home:
         "Addresses of the SIP-HS: initial requests from anywhere else do not reach a SIP-MN."
         self.flows: dict[Path, Registration] = {}
         self.auth = ClientAuth(Credentials(settings.account, settings.password))
+        self.call_id = node.ids.tag()
+        self.tag = node.ids.tag()[:16]
+        "Of From in every REGISTER."
+        self.request_uri = f"{self.server.scheme}:{self._domain_port}"
+        self.leftovers: dict[tuple[str, int], str] = {}
+        "Contacts that the SIP-HS shall forget: by URI and reg-id, the Contact value that says so."
+        self.audit = Audit(node, self)
+        self._cseq = 0
+        self._heard_at: float | None = None
+        self._life = ""
+        "What the SIP-HS has called its present run, where it says so."
+        self._down = False
+        "Its host has said that nobody listens there."
+
+    def next_cseq(self) -> int:
+        """One count for all flows (RFC 3261 §10.2)."""
+        self._cseq += 1
+        return self._cseq
+
+    # -------------------------------------------------------------------------------------------- paths come and go
 
     def path_added(self, path: Path, now: float) -> None:
         """A path has come up: register it, whether or not its probes are answered yet."""
@@ -57,27 +81,118 @@ class Home:
     def path_on(self, path: Path, now: float) -> None:
         """A path is ON again: where its Contact was taken out of the SIP-HS, register it anew."""
         flow = self.flows.get(path)
-        if flow is not None and flow.taken_out:
+        if flow is None or not flow.taken_out:
+            return
+        if len(self._node.paths.on()) > 1:
             flow.register(now)
+        else:  # all were silent: perhaps the SIP-HS was, and every gateway comes back now
+            flow.taken_out = False
+            flow.soon(now, LOST_WITHIN * self._node.ids.chance())
 
     def path_lost(self, path: Path, now: float) -> None:
-        """Tell the SIP-HS over a surviving path that this one is gone, so that nobody is sent there (MH-8)."""
+        """Tell the SIP-HS over a surviving path that this one is not to be used, so that nobody is sent there (MH-8).
+
+        Without one, the first path that registers tells it.
+        """
         flow = self.flows.get(path)
-        survivors = [other for other in self._node.paths.on() if other is not path]
         if flow is None:
             return
         flow.suspend()
-        if survivors and flow.registered and survivors[0] in self.flows:
-            self.flows[survivors[0]].remove(flow, now)
+        listed = flow.may_be_listed
         flow.registered = False
         flow.taken_out = True
+        if listed:
+            self.leftovers[flow.uri, flow.reg_id] = f"{flow.bare()};expires=0"
+            survivor = next(
+                (other for other in self._node.paths.on() if other is not path and other in self.flows), None
+            )
+            if survivor is not None:
+                self.flows[survivor].register(now)
 
-    def path_removed(self, path: Path) -> None:
+    def path_removed(self, path: Path, now: float) -> None:
         """The path exists no more."""
-        flow = self.flows.pop(path, None)
-        if flow is not None:
-            flow.suspend()
+        self.path_lost(path, now)
+        if self.flows.pop(path, None) is not None:
             self.moved()
+
+    # -------------------------------------------------------------------------------------- what a REGISTER says too
+
+    def removals(self) -> list[str]:
+        """What the next REGISTER takes out of the SIP-HS.
+
+        Never what names a URI or a reg-id that a flow has now: that flow's own REGISTER replaces it (RFC 5626 §6).
+        """
+        wanted = [flow for flow in self.flows.values() if flow.wanted]
+        reg_ids = {flow.reg_id for flow in wanted if flow.reg_id}
+        uris = {flow.uri for flow in wanted}
+        for uri, reg_id in list(self.leftovers):
+            if uri in uris or reg_id in reg_ids:
+                del self.leftovers[uri, reg_id]
+        return list(self.leftovers.values())[:MOST_LEFTOVERS]
+
+    def around(self, by: Registration, listed: list[Listed]) -> list[str]:
+        """What a REGISTER that was refused for its Priority says beside its own Contact, seeing what is listed.
+
+        The other flows of ours that are listed come along with their Priorities of today, in one write; leftovers of
+        an earlier configuration go.
+        """
+        values: dict[str, None] = {}
+        others = [flow for flow in self.flows.values() if flow.wanted and flow is not by]
+        for one in listed:
+            if one.instance != self._node.settings.instance or one.is_at(by.uri) or one.reg_id == by.reg_id:
+                continue
+            known = next((flow for flow in others if one.is_at(flow.uri) or one.reg_id == flow.reg_id), None)
+            values[one.removal if known is None else known.contact] = None
+        return list(values)[:MOST_LEFTOVERS]
+
+    def accepted(self, flow: Registration, beside: list[str]) -> None:
+        """A REGISTER has been accepted, with what it said beside its own Contact."""
+        self.audit.held(flow.uri)
+        for key, value in list(self.leftovers.items()):
+            if value in beside:
+                del self.leftovers[key]
+
+    def refused_removals(self) -> None:
+        """What was to be taken out was out of order: what is left of it, the next answer tells."""
+        self.leftovers.clear()
+
+    def others_work(self, flow: Registration) -> bool:
+        """Whether another flow is registered."""
+        return any(other.registered for other in self.flows.values() if other is not flow)
+
+    # ----------------------------------------------------------------------------------------- the SIP-HS is there
+
+    def heard(self, life: str, now: float) -> None:
+        """A probe has been answered; `life` is what the SIP-HS calls its present run, for a while after its start."""
+        before, self._heard_at = self._heard_at, now
+        another = bool(life) and life != self._life
+        self._life = life or self._life
+        if before is None:
+            return
+        silence = max(SILENCE, 3.0 * self._node.settings.probe.probe_idle_every)
+        if another or self._down or now - before > silence:
+            self._down = False
+            self._back(now)
+
+    def refused(self) -> None:
+        """Nobody listens at the SIP-HS's address: its process is being started anew."""
+        self._down = True
+
+    def connection_closed(self, connection: Flow, now: float) -> None:
+        """A connection of ours to the outside has ended."""
+        for flow in self.flows.values():
+            flow.carrier_closed(connection, now)
+
+    def _back(self, now: float) -> None:
+        """The SIP-HS is back, and may have forgotten us."""
+        chance = self._node.ids.chance
+        flows = [flow for flow in self.flows.values() if flow.wanted]
+        asking = next((flow for flow in flows if flow.registered and flow.path.on), None)
+        if asking is not None:
+            asking.soon(now, BACK_WITHIN * chance())
+        for flow in flows:
+            if not flow.registered:
+                flow.soon(now, LOST_WITHIN * chance())
 
     def moved(self) -> None:
         """Where the SIP-HS is may have changed; what is known is kept when no path can tell."""
@@ -117,209 +232,15 @@ class Home:
             self._node.act(Notice("registered", {"uri": uri}))
 
     def stop(self, now: float) -> None:
-        """Take every flow out of the SIP-HS."""
+        """Take every flow out of the SIP-HS, over the best path."""
+        flows = [flow for flow in self.flows.values() if flow.registered and flow.path.present]
+        values = [f"{flow.bare()};expires=0" for flow in flows]
         for flow in self.flows.values():
-            flow.unregister(now)
-
-
-class Registration:
-    """One flow (RFC 5626): one path, one reg-id, one Contact."""
-
-    def __init__(self, node: MobilityServer, home: Home, path: Path) -> None:
-        self._node = node
-        self._home = home
-        self._path = path
-        self._call_id = node.ids.tag()
-        self._tag = node.ids.tag()[:16]
-        self._cseq = 0
-        self._timer: Timer | None = None
-        self._failures = 0
-        self._challenges = 0
-        self._expires = EXPIRES
-        self._running: ClientTransaction | None = None
-        self._sent_auth: list[str] = []
-        self._removes: list[str] = []
-        self.registered = False
-        self.taken_out = False
-        "The path was lost, and nothing has been sent over it since."
-        self.expires_at = 0.0
-        self.refused = ""
-        "Why the last attempt failed; empty after a success."
-        self.stun: tuple[str, int] | None = None
-        self._located: tuple[str, ...] = ()
-        self._registered_at = ""
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Addresses of the SIP-HS: as last located, and where this flow was last registered."""
-        return (*self._located, self._registered_at) if self._registered_at else self._located
-
-    @property
-    def contact(self) -> str:
-        """Our Contact value for this flow."""
-        path = self._path
-        q = max(0.001, 1.0 - path.eface.priority / 100 - path.rank / 1000)  # unique as long as priorities are (MH-7)
-        return f"{self._bare()};q={q:.3f};expires={self._expires}"
-
-    def _bare(self) -> str:
-        instance = self._node.settings.instance
-        uri = self._path.contact(self._transport())
-        return f'<{uri}>;reg-id={self._path.reg_id};+sip.instance="<{instance}>"'
-
-    def _transport(self) -> str:
-        return self._home.server.transport or ("TLS" if self._home.server.scheme == "sips" else "UDP")
-
-    def register(self, now: float) -> None:
-        """Register or refresh."""
-        self.taken_out = False
-        self._challenges = 0
-        self._send([self.contact], now)
-
-    def remove(self, other: Registration, now: float) -> None:
-        """Over this flow, take another flow's Contact out of the SIP-HS."""
-        self._challenges = 0
-        self._removes = [other._bare() + ";expires=0"]
-        self._send([self.contact, *self._removes], now)
-
-    def unregister(self, now: float) -> None:
-        """Take our own Contact out."""
-        self.suspend()
-        if self.registered and self._path.present:
-            self._expires = 0
-            self._send([f"{self._bare()};expires=0"], now)
-
-    def suspend(self) -> None:
-        """Wait for nothing more: the path is gone."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._running is not None:
-            self._running.abandon()
-            self._running = None
-
-    def _send(self, contacts: list[str], now: float) -> None:
-        self.suspend()
-        node, home, path = self._node, self._home, self._path
-        self._contacts = contacts
-
-        def located(targets: list[Target], at: float) -> None:
-            usable = [target for target in targets if path.flow_to(target) is not None]
-            if not usable:
-                self._failed("home cannot be located" if not targets else "home has no address of our family", at)
-                return
-            self._located = tuple(target.host for target in usable[:MAX_ADDRESSES])
-            home.moved()
-            target = usable[self._failures % len(usable)]
-            udp = next((t for t in usable if t.transport == "UDP"), target)
-            located_before, self.stun = self.stun, (udp.host, udp.port)
-            prober = node.probers.get(path)
-            if located_before is None and prober is not None:
-                prober.start(at)  # the first probe had nowhere to go
-            flow = path.flow_to(target)
-            assert flow is not None
-            self._cseq += 1
-            branch = node.ids.branch()
-            request_uri = f"{home.server.scheme}:{home._domain_port}"
-            headers = home.auth.authorization("REGISTER", request_uri, "", node.ids.tag()[:16])
-            self._sent_auth = [value for _, value in headers]
-            lines = [
-                f"REGISTER {request_uri} SIP/2.0",
-                via_line(flow, branch),
-                "Max-Forwards: 70",
-                f"From: <{home.address_of_record}>;tag={self._tag}",
-                f"To: <{home.address_of_record}>",
-                f"Call-ID: {self._call_id}",
-                f"CSeq: {self._cseq} REGISTER",
-                *(f"Contact: {contact}" for contact in contacts),
-                *(f"{name}: {value}" for name, value in headers),
-                "Supported: path, outbound",
-                "User-Agent: sipnemo",
-                "Content-Length: 0\r\n\r\n",
-            ]
-            data = "\r\n".join(lines).encode("latin-1")
-            self._running = node.layer.request(self, branch, "REGISTER", data, flow, at)
-
-        node.locate(home.server, located, now, tuple(path.locals))
-
-    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
-        """The SIP-HS has answered."""
-        status = response.status
-        if status < 200 or client is not self._running:
-            return
-        self._running = None
-        if status < 300:
-            self._registered_at = client.flow.remote[0]
-            self._accepted(response, now)
-            self._home.moved()
-        elif status in (401, 407) and self._answerable(status, response):
-            self._challenges += 1
-            self._send(self._contacts, now)
-        elif status == 400 and not self._removes and self._others():
-            # An earlier configuration gave our Priority to another flow (MH-7): take the others out; each comes back
-            # with its own registration.
-            self._removes = [f"{other._bare()};expires=0" for other in self._others()]
-            self._send([self.contact, *self._removes], now)
-        elif status == 423 and self._expires < (least := _seconds(response.value("min-expires"))):
-            self._expires = least
-            self.register(now)
+            flow.suspend()
+            flow.leaving = True
+        best = next((flow for flow in flows if flow.path.on), None)
+        if best is not None:
+            best.unregister(values, now)
         else:
-            retry = response.value("retry-after").partition(";")[0].partition("(")[0].strip()
-            self._failed(
-                f"{status} {response.reason}", now, float(retry) if retry.isdecimal() and len(retry) < 6 else 0.0
-            )
-
-    def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
-        """The SIP-HS is silent or unreachable."""
-        if client is self._running:
-            self._running = None
-            self._failed("no answer" if status == 408 else "unreachable", now)
-
-    def _answerable(self, status: int, response: Response) -> bool:
-        name = "www-authenticate" if status == 401 else "proxy-authenticate"
-        hope = self._home.auth.challenged(status, response.values_raw(name), self._sent_auth)
-        return hope and self._challenges < ATTEMPTS_WITH_CREDENTIALS
-
-    def _others(self) -> list[Registration]:
-        return [flow for flow in self._home.flows.values() if flow is not self]
-
-    def _accepted(self, response: Response, now: float) -> None:
-        if self._expires == 0:
-            self.registered = False
-            return
-        for other in self._others():
-            if other.registered and f"{other._bare()};expires=0" in self._removes:
-                self._node.timers.set(now, other.register)
-        for info in response.values_raw("authentication-info"):
-            self._home.auth.authenticated(info, self._sent_auth)
-        granted = self._expires
-        for contact in response.values("contact"):
-            if uri_of(contact) == self._path.contact(self._transport()):
-                text = parameter(contact, "expires") or ""
-                granted = int(text) if text.isdecimal() and len(text) < 10 else granted
-        if not self.registered:
-            self._node.log("info", "registered at home", path=self._path.name, expires=granted)
-        self._node.act(Count("registrations", ("ok",)))
-        self.registered = True
-        self.refused = ""
-        self._failures = 0
-        self._removes = []
-        self.expires_at = now + granted
-        self._home.assigned(uri_of(response.value("p-associated-uri")), now)
-        refresh = max(1.0, granted * (0.75 + 0.1 * self._node.ids.chance()))
-        self._timer = self._node.timers.set(now + refresh, self.register)
-
-    def _failed(self, why: str, now: float, at_least: float = 0.0) -> None:
-        if why != self.refused:
-            self._node.log("warning", "not registered at home", path=self._path.name, why=why)
-        self._node.act(Count("registrations", ("failed",)))
-        self.refused = why
-        self._failures += 1
-        if self.registered and now >= self.expires_at:
-            self.registered = False
-        wait = min(MAX_BACKOFF, BASE_BACKOFF * 2.0 ** min(self._failures - 1, 10)) * (0.5 + self._node.ids.chance() / 2)
-        self._timer = self._node.timers.set(now + max(wait, at_least), self.register)
-
-
-def _seconds(text: str) -> int:
-    """A span as a header says it; 0 when it is malformed."""
-    return int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else 0
+            for flow, value in zip(flows, values, strict=True):
+                flow.unregister([value], now)

@@ -110,6 +110,7 @@ class MobilityServer(Endpoint):
                     else:
                         self.probers[path].failed(now)
             case Closed():
+                        self.home.refused()
                 if input.flow.local in self.inside:
                     self.bindings.connection_closed(input.flow)
                     self.calls.connection_closed(input.flow)
@@ -117,6 +118,8 @@ class MobilityServer(Endpoint):
                 self.calls.learned(input)
             case Command():
                 self.act(Reply(input.ticket, self.report.answer(input, now)))
+                else:
+                    self.home.connection_closed(input.flow, now)
             case Stop():
                 self.home.stop(now)
                 self.timers.set(now + GOODBYE, lambda at: self.act(Finished()))
@@ -207,9 +210,10 @@ class MobilityServer(Endpoint):
         except stun.StunError:
             return
         if isinstance(message, stun.Success):
-            self.probers[path].answered(message.transaction_id, message.mapped, now)
-        elif isinstance(message, stun.Failure):
-            self.probers[path].answered(message.transaction_id, None, now)
+            if self.probers[path].answered(message.transaction_id, message.mapped, now):
+                self.home.heard(message.software, now)
+        elif isinstance(message, stun.Failure) and self.probers[path].answered(message.transaction_id, None, now):
+            self.home.heard("", now)
 
     # -------------------------------------------------------------------------------------------- paths change
 
@@ -225,7 +229,7 @@ class MobilityServer(Endpoint):
 
     def path_removed(self, path: Path, now: float) -> None:
         """Its address is gone."""
-        self.home.path_removed(path)
+        self.home.path_removed(path, now)
         prober = self.probers.pop(path, None)
         if prober is not None:
             prober.stop()
@@ -248,6 +252,7 @@ class MobilityServer(Endpoint):
             self.probers[path].stop()
 
     def prober_hurry(self, path: Path) -> None:
+        self.home.path_lost(path, now)  # a drained one too: who calls now shall come by another
         """A path has got its first call: probe it at the pace of a path with calls."""
         prober = self.probers.get(path)
         if prober is not None and len(path.sessions) == 1:

@@ -229,6 +229,8 @@ class Paths:
             self._on(path, now)
 
     def media_path(self, path: Path) -> MediaPath:
+        else:
+            self._node.home.path_lost(path, now)  # it may be registered all the same
         """Where this path's media flows leave."""
         return MediaPath(path.group, path.address, path.device)
 
