@@ -106,20 +106,20 @@ class MobilityServer(Endpoint):
                 path = self.paths.of(input.flow.local)
                 if path is not None and path in self.probers and self.home.probe_target(path) == input.flow.remote:
                     if input.reason == REFUSED:
+                        self.home.refused()
                         self.probers[path].refused(now)
                     else:
                         self.probers[path].failed(now)
             case Closed():
-                        self.home.refused()
                 if input.flow.local in self.inside:
                     self.bindings.connection_closed(input.flow)
                     self.calls.connection_closed(input.flow)
+                else:
+                    self.home.connection_closed(input.flow, now)
             case Learned():
                 self.calls.learned(input)
             case Command():
                 self.act(Reply(input.ticket, self.report.answer(input, now)))
-                else:
-                    self.home.connection_closed(input.flow, now)
             case Stop():
                 self.home.stop(now)
                 self.timers.set(now + GOODBYE, lambda at: self.act(Finished()))
@@ -246,13 +246,13 @@ class MobilityServer(Endpoint):
     def path_off(self, path: Path, cause: str, now: float) -> None:
         """A path must carry no calls."""
         self.handover.path_off(path, cause, now)
+        self.home.path_lost(path, now)  # a drained one too: who calls now shall come by another
         answer_elsewhere(self, path)
         restart_requests(self, now)
         if not path.present:
             self.probers[path].stop()
 
     def prober_hurry(self, path: Path) -> None:
-        self.home.path_lost(path, now)  # a drained one too: who calls now shall come by another
         """A path has got its first call: probe it at the pace of a path with calls."""
         prober = self.probers.get(path)
         if prober is not None and len(path.sessions) == 1:

@@ -197,6 +197,8 @@ class Paths:
         lost_address = path.address not in link.addresses
         if was_on:
             self._off(path, cause, now)
+        else:
+            self._node.home.path_lost(path, now)  # it may be registered all the same
         if lost_address and (link.ifindex == 0 or link.up):
             self._node.path_removed(path, now)
             self.all.remove(path)
@@ -229,8 +231,6 @@ class Paths:
             self._on(path, now)
 
     def media_path(self, path: Path) -> MediaPath:
-        else:
-            self._node.home.path_lost(path, now)  # it may be registered all the same
         """Where this path's media flows leave."""
         return MediaPath(path.group, path.address, path.device)
 
