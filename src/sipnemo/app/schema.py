@@ -200,6 +200,22 @@ NMS: Final = Schema(
                     "Kinds of address that become paths, the preferred one first.",
                     ["ipv4", "ipv6"],
                 ),
+                Key(
+                    "nat",
+                    choice("auto", "mapped", "none"),
+                    'What far ends are told when the home server sees another address than the uplink has. "auto": the '
+                    'one it sees, for media only if the NAT keeps ports; "mapped": the one it sees, for media too; '
+                    '"none": the uplink\'s own. See docs/operations.md.',
+                    "auto",
+                ),
+                Key(
+                    "external",
+                    ADDRESS,
+                    "Address that the outside has for this uplink, its ports being the same (1:1 NAT, or a router that "
+                    "forwards `port` and the ports of [media]).",
+                    UNSET,
+                    "as the home server sees it",
+                ),
             ),
             many=True,
             required=True,

@@ -140,6 +140,17 @@ class SetPath(NamedTuple):
     path: MediaPath
 
 
+class Punch(NamedTuple):
+    """Send these octets once from a media port: a NAT on the path opens or keeps a pinhole for what comes back.
+
+    They are no media and are counted nowhere; when the path cannot send, nothing happens."""
+
+    path: MediaPath
+    port: int
+    peer: tuple[str, int]
+    data: bytes
+
+
 class ReadCounters(NamedTuple):
     """Ask for the counters of these flows; answered by `Counted`."""
 
@@ -211,6 +222,7 @@ Action = (
     | AddFlows
     | RemoveFlows
     | SetPath
+    | Punch
     | ReadCounters
     | Store
     | Reply

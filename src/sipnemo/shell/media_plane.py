@@ -52,6 +52,10 @@ class MediaPlane(Protocol):
         """Every flow of the group leaves by this path from the next packet on. One write."""
         ...
 
+    def punch(self, path: MediaPath, port: int, peer: tuple[str, int], data: bytes) -> None:
+        """Send these octets once from a media port by a path, for the NATs on it; what cannot be sent is not."""
+        ...
+
     def counters(self, keys: Iterable[FlowKey] | None = None) -> dict[FlowKey, tuple[int, int]]:
         """Packets and octets (of UDP payload, as far as known) taken in so far per flow; unknown keys are absent."""
         ...

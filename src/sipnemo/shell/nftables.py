@@ -159,6 +159,10 @@ class KernelPlane:
             way = self._kernel.new_way(key[0], self._routes.hops(*key))
         return way
 
+    def punch(self, path: MediaPath, port: int, peer: tuple[str, int], data: bytes) -> None:
+        """Send these octets once from a media port by a path, for the NATs on it; what cannot be sent is not."""
+        self._relay.punch(path, port, peer, data)  # of what comes in, its socket sees nothing: the kernel is faster
+
     def counters(self, keys: Iterable[FlowKey] | None = None) -> dict[FlowKey, tuple[int, int]]:
         """Packets and octets taken in so far per flow; unknown keys are absent."""
         wanted = list(self._flows.flows) if keys is None else [key for key in keys if key in self._flows.flows]

@@ -139,6 +139,18 @@ class RelayPlane:
             group.paths[not six] = None
         group.version += 1
 
+    def punch(self, path: MediaPath, port: int, peer: tuple[str, int], data: bytes) -> None:
+        """Send these octets once from a media port by a path, for the NATs on it; what cannot be sent is not."""
+        if (":" in peer[0]) != (":" in path.source) or not 0 < peer[1] < 65536 or self._is_own(peer[0]):
+            return
+        flow = MediaFlow(FlowKey(path.source, port), peer, port, path.group)
+        socket_there = self._leaving(flow, path.source, path.device)
+        if socket_there is None:
+            return
+        with contextlib.suppress(OSError):
+            socket_there.sock.sendto(data, peer)
+        self._release(socket_there)
+
     def counters(self, keys: Iterable[FlowKey] | None = None) -> dict[FlowKey, tuple[int, int]]:
         """Packets and octets taken in so far per flow; unknown keys are absent."""
         wanted = self._relayed if keys is None else keys

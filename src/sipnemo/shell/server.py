@@ -25,6 +25,7 @@ from sipnemo.roles.node import (
     Node,
     Notice,
     Observe,
+    Punch,
     ReadCounters,
     RemoveFlows,
     Reply,
@@ -249,6 +250,7 @@ class _Server:
         runtime.perform(AddFlows, lambda action: self._add_flows(plane, action))
         runtime.perform(RemoveFlows, lambda action: plane.remove(action.keys))
         runtime.perform(SetPath, lambda action: plane.set_path(action.path))
+        runtime.perform(Punch, lambda action: plane.punch(*action))
         runtime.perform(
             ReadCounters,
             lambda action: loop.call_soon(feed, Counted(action.ticket, plane.counters(action.keys))),

@@ -8,6 +8,7 @@ from random import Random
 from typing import Generic, TypeVar
 
 from sipnemo.sim.clock import Clock
+from sipnemo.sim.nat import Nat
 from sipnemo.sip.flow import Address, Flow, Local
 
 LAN_DELAY = 0.0005
@@ -90,6 +91,8 @@ class Uplink:
         self.down = Way(delay)
         self.duplicates = 0.0
         self.carrier = True
+        self.nat: Nat | None = None
+        "What its addresses are hidden behind."
         self.packets: Counter[str] = Counter()
         "By direction: 'up', 'down'; and 'lost'."
 
@@ -173,6 +176,21 @@ class Network:
             return [through - now, way.delay + chance.random() * (way.jitter + 0.01)]
         return [through - now]
 
+    def translated(self, source: Address, target: Address) -> tuple[Address, Address] | None:
+        """Where a UDP packet seems to come from, and whom it is for, behind all NATs; None: one of them drops it."""
+        seen = source
+        uplink = self.uplink_of.get(source[0])
+        if uplink is not None and uplink.nat is not None:
+            seen = uplink.nat.out(source, target)
+        for other in self.uplinks.values():
+            if other.nat is not None and other.nat.public == target[0]:
+                inner = other.nat.back(seen, target)
+                if inner is None:
+                    self.lost["nat"] += 1
+                    return None
+                return seen, inner
+        return seen, target
+
     def arrives(self, source: str, target: str) -> bool:
         """Whether the path is still there at the instant of arrival."""
         uplink = self.uplink_of.get(source)
@@ -202,14 +220,16 @@ class Network:
         if self.errors and uplink is not None and not (uplink.carrier and local.host in uplink.addresses):
             self.clock.after(0.0, host.failed, flow, "network unreachable")
             return
-        ways = self.ways(local.host, flow.remote[0], len(data))
+        ends = self.translated((local.host, local.port), flow.remote)
+        ways = self.ways(local.host, ends[1][0], len(data)) if ends is not None else []
         if self.keep and not ways:
             self.vanished.add(len(self.sent) - 1)
         for delay in ways:
-            self.clock.after(delay, self._datagram, data, (local.host, local.port), flow.remote)
+            assert ends is not None
+            self.clock.after(delay, self._datagram, data, *ends, local.host)
 
-    def _datagram(self, data: bytes, source: Address, target: Address) -> None:
-        if not self.arrives(source[0], target[0]):
+    def _datagram(self, data: bytes, source: Address, target: Address, sender: str) -> None:
+        if not self.arrives(sender, target[0]):
             return
         host = self.hosts.get(target[0])
         local = host.sockets.get(("UDP", *target)) if host is not None else None

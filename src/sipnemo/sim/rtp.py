@@ -8,7 +8,7 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow, MediaPath
-from sipnemo.roles.node import AddFlows, Counted, Learned, ReadCounters, RemoveFlows, SetPath
+from sipnemo.roles.node import AddFlows, Counted, Learned, Punch, ReadCounters, RemoveFlows, SetPath
 from sipnemo.roles.phone.media import CloseStream, OpenStream, SetStream, StreamOpened
 from sipnemo.sim.network import Network
 from sipnemo.sip.flow import Address
@@ -37,6 +37,9 @@ class Stream:
         self.call_id = ask.call_id
         self.address: Address = (ask.host, port)
         self.peer: Address | None = None
+        self.comedia = False
+        "See `Phones.comedia`."
+        self.latched = False
         self.expect = False
         self.sent = 0
         self.arrivals: list[tuple[float, int, float]] = []
@@ -75,6 +78,8 @@ class Phones:
         self.all: list[Stream] = []
         self.planes: dict[str, Plane] = {}
         "Gateways by address."
+        self.comedia: set[str] = set()
+        "Accounts that send to where the first packet after each offer or answer comes from, whatever it said."
         self.seen: Callable[[str, str, bool], None] | None = None
         "Told of each packet that is not within the LAN: from where, to where, and whether it gets through."
 
@@ -85,6 +90,7 @@ class Phones:
 
     def open_stream(self, station: Station, action: OpenStream) -> None:
         stream = Stream(station, action, next(self._ports))
+        stream.comedia = action.account in self.comedia
         self._by_number[id(station), action.stream] = stream
         self.at[stream.address] = stream
         self.all.append(stream)
@@ -92,7 +98,9 @@ class Phones:
 
     def set_stream(self, station: Station, action: SetStream) -> None:
         stream = self._by_number[id(station), action.stream]
-        stream.peer = action.peer
+        if not (stream.comedia and stream.latched and action.peer is not None):
+            stream.peer = action.peer
+        stream.latched = False
         stream.expect = action.expect
         if stream.peer is not None and not stream.ticking:
             stream.ticking = True
@@ -122,14 +130,16 @@ class Phones:
         if source[0] in self.planes and target[0] in self.planes:
             self._arrive(source, target, packet)  # two phones of one gateway: the packet never leaves it
             return
-        ways = network.ways(source[0], target[0], SIZE)
+        ends = network.translated(source, target)
+        ways = network.ways(source[0], ends[1][0], SIZE) if ends is not None else []
         if self.seen is not None:
             self.seen(source[0], target[0], bool(ways))
         for delay in ways:
-            network.clock.after(delay, self._arrive_if, source, target, packet)
+            assert ends is not None
+            network.clock.after(delay, self._arrive_if, *ends, packet, source[0])
 
-    def _arrive_if(self, source: Address, target: Address, packet: Packet) -> None:
-        if self._network.arrives(source[0], target[0]):
+    def _arrive_if(self, source: Address, target: Address, packet: Packet, sender: str) -> None:
+        if self._network.arrives(sender, target[0]):
             self._arrive(source, target, packet)
 
     def _arrive(self, source: Address, target: Address, packet: Packet) -> None:
@@ -144,6 +154,8 @@ class Phones:
             stream.foreign += 1
         else:
             stream.arrivals.append((self._network.clock.now, packet.number, packet.sent_at))
+            if stream.comedia and not stream.latched:
+                stream.latched, stream.peer = True, source
 
 
 class Plane:
@@ -159,6 +171,8 @@ class Plane:
         self._latched: set[FlowKey] = set()
         self.refused: Counter[str] = Counter()
         self.path_writes = 0
+        self.punched: list[tuple[float, str, int, Address]] = []
+        "When, from which address and port, and to whom."
 
     def add(self, action: AddFlows) -> None:
         for flow in action.flows:
@@ -201,6 +215,14 @@ class Plane:
                 self.refused["foreign source address"] += 1  # the provider drops it
                 return
         self._phones.carry((path.source, flow.source_port), flow.peer, packet)
+
+    def punch(self, action: Punch) -> None:
+        """A packet that no stream ever hears of, but a NAT sees."""
+        path = action.path
+        uplink = self._network.uplinks.get(path.device)
+        if uplink is not None and uplink.carries(path.source, uplink.up):
+            self.punched.append((self._network.clock.now, path.source, action.port, action.peer))
+            self._network.translated((path.source, action.port), action.peer)
 
     def _learn(self, flow: MediaFlow, source: Address) -> None:
         if flow.reverse is None or source[0] not in flow.admit:

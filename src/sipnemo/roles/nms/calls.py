@@ -14,6 +14,7 @@ from sipnemo.roles.nms.early import EarlyCall
 from sipnemo.roles.nms.forward import Forward
 from sipnemo.roles.nms.lost import LostCalls
 from sipnemo.roles.nms.media import SessionMedia, body_sdp
+from sipnemo.roles.nms.reach import fitting, other_hop
 from sipnemo.roles.nms.session import Dialog, Session
 from sipnemo.roles.node import Learned, Observe
 from sipnemo.sip.errors import SipError
@@ -125,8 +126,8 @@ class Calls:
             return message.body, False
         media = session.media
         if media is None:
-            media = session.media = SessionMedia(session.inside.local.host, session.path.address)
-        host = (path or session.path).address
+            media = session.media = SessionMedia(session.inside.local.host, session.path.media_host)
+        host = (path or session.path).media_host
         text = media.from_mn(message.body[span[0] : span[1]], host, answer, self.node.ports, now)
         if answer:
             self.apply_media(session)
@@ -139,7 +140,7 @@ class Calls:
             return message.body, False
         media = session.media
         if media is None:
-            media = session.media = SessionMedia(session.inside.local.host, session.path.address)
+            media = session.media = SessionMedia(session.inside.local.host, session.path.media_host)
         if flow.remote[1] and self.node.settings.media.learn:
             media.cn_host = flow.remote[0]
         text = media.from_cn(message.body[span[0] : span[1]], answer, self.node.ports, now)
@@ -151,7 +152,7 @@ class Calls:
         """The path for a request of this session now: its own, or the best one while its move is still to come."""
         if session.path.on:
             return session.path
-        ranked = self.node.ranked(session)
+        ranked = fitting(self.node, session)
         return ranked[0] if ranked else session.path
 
     def path_died(self, forward: Forward, now: float) -> bool:
@@ -196,8 +197,14 @@ class Calls:
         """Bring the media plane in step with the session."""
         media = session.media
         if media is not None and session.status is not Status.TERMINATED:
-            for action in media.changes(media.plan(session.path, self.node.paths.all)):
+            path = session.path
+            if path.natted:
+                self.node.nat.find_at_home(session)
+            changes = media.changes(media.plan(path, self.node.paths.all))
+            for action in changes:
                 self.node.act(action)
+            if path.natted and changes:
+                self.node.pinholes.open(session, path)
 
     def dialog_of(self, request: Request, outward: bool) -> tuple[Session | None, Dialog | None]:
         mn_tag, cn_tag = (request.from_tag, request.to_tag) if outward else (request.to_tag, request.from_tag)
@@ -212,12 +219,13 @@ class Calls:
     def locate_dialog(self, dialog: Dialog, then: Located, now: float) -> None:
         """Where in-dialog requests to this far end go."""
         if dialog.next_hop is not None:
-            then([dialog.next_hop], now)
+            then([dialog.next_hop] if dialog.other_hop is None else [dialog.next_hop, dialog.other_hop], now)
             return
 
         def located(targets: list[Target], at: float) -> None:
             if targets:
                 dialog.next_hop = targets[0]
+                dialog.other_hop = other_hop(self.node, targets) if self.node.paths.mixed else None
             then(targets, at)
 
         try:

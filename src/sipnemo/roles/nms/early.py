@@ -74,7 +74,7 @@ class EarlyCall:
         # If the INVITE has been answered, its ACK opens the far end to the next request; otherwise it means nothing.
         self._node.act(Send(self._own("ACK", number, dialog, flow), flow))
         session.e.sent += 1
-        body = session.media.again(path.address) if session.media is not None else ""
+        body = session.media.again(path.media_host) if session.media is not None else ""
         branch = self._node.ids.branch()
         lines = [
             f"INVITE {dialog.target} SIP/2.0",

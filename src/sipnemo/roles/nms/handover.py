@@ -92,6 +92,13 @@ class Handover:
         for move in self._queue_waiting():
             move.resume(now)
 
+    def renew(self, path: Path, now: float) -> None:
+        """A NAT maps a path anew: its calls stay on it, and each tells its far end where it is now (R10)."""
+        sessions = [session for session in path.sessions if session.live and not session.ending]
+        wave = self._wave(path, "nat", False, now)
+        wave.calls = len(sessions)
+        self._plan_all(sessions, wave, now)
+
     def session_stranded(self, session: Session, now: float) -> None:
         """A call was answered although its path has gone meanwhile: it moves at once (design: ringing calls)."""
         if session.move is None:
@@ -124,8 +131,9 @@ class Handover:
 
     def _redirect(self, path: Path, now: float) -> None:
         """The uplink direction of all calls of a dead path, with one write (RO-10)."""
-        ranked = self._node.ranked(None)
-        best = next((other for other in ranked if other is not path), None)
+        others = [other for other in self._node.ranked(None) if other is not path]
+        others.sort(key=lambda other: other.ipv6 is not path.ipv6)  # by the other family its media lead nowhere
+        best = others[0] if others else None
         if best is not None:
             self._redirected[path.group] = best.group
             self._node.act(SetPath(MediaPath(path.group, best.address, best.device)))

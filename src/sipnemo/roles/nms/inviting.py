@@ -9,6 +9,7 @@ from sipnemo.roles.endpoint import forwards, via_line
 from sipnemo.roles.nms import translate
 from sipnemo.roles.nms.forward import Forward
 from sipnemo.roles.nms.order import of_request
+from sipnemo.roles.nms.reach import fitting, serves_media
 from sipnemo.roles.nms.session import Dialog, Session
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Flow
@@ -120,6 +121,8 @@ class Inviting:
         except SipError:
             node.calls.keep_nothing(session, now)
             raise
+        if node.paths.mixed and not serves_media(session, path):
+            session.path = next((other for other in fitting(node, session) if serves_media(session, other)), path)
         session.invitation = invitation
         self.node.calls.invitations[invitation] = session
         node.respond(server, 100, now)

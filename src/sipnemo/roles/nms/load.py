@@ -82,6 +82,7 @@ class LoadMeter:
             if path.sessions and path in self._node.probers:
                 self._node.probers[path].doubt(now)
         self._received, self._speaking = received, speaking
+        self._node.pinholes.counted(counted.counters, now)
         span = now - self._read_at
         for path in self._node.paths.all:
             same = [other.address for other in self._node.paths.all if other.eface is path.eface]

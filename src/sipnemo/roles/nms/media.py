@@ -27,7 +27,6 @@ class SessionMedia:
     """Everything about one session's media that signalling and the media plane must agree on."""
 
     __slots__ = (
-        "_pending_cn",
         "_pending_mn",
         "_pending_mn_sdp",
         "cn",
@@ -39,6 +38,7 @@ class SessionMedia:
         "mn",
         "mn_sdp",
         "origin",
+        "pending_cn",
         "ports",
         "shift",
     )
@@ -67,7 +67,8 @@ class SessionMedia:
         self.learnt: dict[FlowKey, tuple[str, int]] = {}
         self._pending_mn: list[Endpoint] | None = None
         self._pending_mn_sdp = ""
-        self._pending_cn: list[Endpoint] | None = None
+        self.pending_cn: list[Endpoint] | None = None
+        "Where the SIP-CN would receive by its offer, which is not answered yet."
 
     # ----------------------------------------------------------------------------------------- offers and answers
 
@@ -92,7 +93,7 @@ class SessionMedia:
             self.cn = ends
             self._settle()
         else:
-            self._pending_cn = ends
+            self.pending_cn = ends
         return self._moved(description, ends, self.inside, 0, self.inside)
 
     def again(self, host: str) -> str:
@@ -115,22 +116,22 @@ class SessionMedia:
     @property
     def offering(self) -> bool:
         """An offer has passed that is not answered yet."""
-        return self._pending_mn is not None or self._pending_cn is not None
+        return self._pending_mn is not None or self.pending_cn is not None
 
     def answers(self, outward: bool) -> bool:
         """Whether a description that goes this way answers an offer of the other end (RFC 3262 §5: in a PRACK)."""
-        return (self._pending_cn if outward else self._pending_mn) is not None
+        return (self.pending_cn if outward else self._pending_mn) is not None
 
     def rejected(self) -> None:
         """The offer at hand was refused: what was in force stays (RFC 3261 §14.1)."""
-        self._pending_mn = self._pending_cn = None
+        self._pending_mn = self.pending_cn = None
 
     def _settle(self) -> None:
         if self._pending_mn is not None:
             self.mn, self.mn_sdp = self._pending_mn, self._pending_mn_sdp
-        if self._pending_cn is not None:
-            self.cn = self._pending_cn
-        self._pending_mn = self._pending_cn = None
+        if self.pending_cn is not None:
+            self.cn = self.pending_cn
+        self._pending_mn = self.pending_cn = None
 
     def _moved(self, description: Description, ends: list[Endpoint], host: str, shift: int, origin: str) -> str:
         ports = [port if end.forwardable else None for port, end in zip(self.ports, ends, strict=False)]

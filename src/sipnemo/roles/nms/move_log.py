@@ -58,7 +58,7 @@ class Wave:
 
     number: int
     cause: str
-    "carrier, address, probe or command."
+    "carrier, address, probe, nat or command."
 
     from_path: str
     planned: bool

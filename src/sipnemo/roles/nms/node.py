@@ -20,8 +20,10 @@ from sipnemo.roles.nms.home import Home
 from sipnemo.roles.nms.in_dialog import InDialog
 from sipnemo.roles.nms.inviting import Inviting
 from sipnemo.roles.nms.load import LoadMeter
+from sipnemo.roles.nms.nat import Nat
 from sipnemo.roles.nms.own_requests import OwnRequests
 from sipnemo.roles.nms.paths import Path, Paths
+from sipnemo.roles.nms.pinholes import Pinholes
 from sipnemo.roles.nms.probe import Prober
 from sipnemo.roles.nms.relay import Relay
 from sipnemo.roles.nms.report import Report
@@ -75,6 +77,8 @@ class MobilityServer(Endpoint):
         self.ports = PortPool(*settings.media.ports, settings.media.quarantine_after, environment.seed)
         self.paths = Paths(self)
         self.probers: dict[Path, Prober] = {}
+        self.nat = Nat(self)
+        self.pinholes = Pinholes(self)
         self.home = Home(self)
         self.strangers = Strangers(self)
         self.bindings = Bindings(self)
@@ -221,6 +225,7 @@ class MobilityServer(Endpoint):
         """A path has come up: register over it and probe it."""
         if path not in self.probers:
             self.probers[path] = Prober(self, path)
+            self.nat.added(path)
         if path.present:
             self.home.path_added(path, now)
             self.probers[path].start(now)
@@ -233,6 +238,7 @@ class MobilityServer(Endpoint):
         prober = self.probers.pop(path, None)
         if prober is not None:
             prober.stop()
+        self.nat.removed(path)
 
     def path_on(self, path: Path, now: float) -> None:
         """A path can carry calls."""
@@ -322,7 +328,7 @@ class MobilityServer(Endpoint):
         host, port = host_port(uri)
         if any(local.host == host and local.port == port for local in self.inside):
             return True
-        return any(path.address == host and port in (path.eface.port, path.eface.tls_port) for path in self.paths.all)
+        return any(path.named(host, port) for path in self.paths.all)
 
     def routes_behind_us(self, request: Request) -> list[str]:
         """The Route of a request from a SIP-MN, without the entries that name us (RFC 3261 §16.4)."""
@@ -381,4 +387,5 @@ class MobilityServer(Endpoint):
         self.bindings.expire(now)
         self.relay.expire(now)
         self.load.measure(now)
+        self.pinholes.keep(now)
         self.calls.lost.end(now)

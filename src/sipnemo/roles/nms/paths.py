@@ -56,6 +56,12 @@ class Path:
         self.rate = 0.0
         "Bits per second of media on its E-face, in either direction, as last measured."
         self.rtt: float | None = None
+        self.mapped: tuple[str, int] | None = None
+        "Our SIP address and port (UDP) as the SIP-HS sees them; None: not known yet."
+        self.natted = False
+        "They are not our own."
+        self.media_host = address
+        "Address at which far ends are told to send media."
         bound = device if eface.interface else ""
         self.locals = {
             transport: Local(transport, address, eface.tls_port if transport == "TLS" else eface.port, bound)
@@ -63,16 +69,23 @@ class Path:
         }
         self.flow_to: Callable[[Target], Flow | None] = lru_cache(maxsize=256)(self._flow_to)
         "The flow over this path to a target; None where transport or address family do not fit."
-        self._uris = {
+        self._own_uris = {
             transport: f"sip:{host_text(address)}:{local.port}"
             + ("" if transport == "UDP" else f";transport={transport.lower()}")
             for transport, local in self.locals.items()
         }
+        self._uris = dict(self._own_uris)
 
     @property
     def on(self) -> bool:
         """Whether calls may use this path."""
         return self.present and self.wanted and (self.proven or self.forced)
+
+    def named(self, host: str, port: int) -> bool:
+        """Whether a URI with this host and port means this path."""
+        if host == self.address or host == self.media_host:
+            return port in (self.eface.port, self.eface.tls_port)
+        return (host, port) == self.mapped
 
     @property
     def reg_id(self) -> int:
@@ -96,8 +109,17 @@ class Path:
         return Flow(next(iter(self.locals.values())), ("", 0))
 
     def contact(self, transport: str, parameters: str = "") -> str:
-        """The SIP URI of this path, for Contact (RO-8)."""
+        """The SIP URI of this path, for Contact (RO-8): as the outside has it, behind a NAT."""
         return (self._uris.get(transport) or next(iter(self._uris.values()))) + parameters
+
+    def own_contact(self, transport: str) -> str:
+        """The same with our own address, for the SIP-HS: it answers on the flow, whatever is said (RFC 5626 §5.3)."""
+        return self._own_uris.get(transport) or next(iter(self._own_uris.values()))
+
+    def tell(self, contacts: dict[str, str], media_host: str) -> None:
+        """What the outside is told instead of our own address, where it is hidden: by transport, and for media."""
+        self.media_host = media_host or self.address
+        self._uris = self._own_uris | contacts
 
     def entry(self, host_id: str) -> EgressEntry:
         """This path's Egress List entry (MH-1)."""
@@ -119,6 +141,8 @@ class Paths:
     def __init__(self, node: MobilityServer) -> None:
         self._node = node
         self.all: list[Path] = []
+        self.mixed = False
+        "They are of both address families."
 
     def on(self) -> list[Path]:
         """Paths that are ON."""
@@ -154,7 +178,11 @@ class Paths:
             if known is None:
                 known = self._add(eface, address, link, now)
             elif link.up and (not known.present or known.device != link.name):
-                known.device = link.name
+                if known.present:  # the address has gone to another interface, with whatever is behind that
+                    self._gone(known, "address", link, now)
+                if known.device != link.name:
+                    known.device = link.name
+                    self._node.act(SetPath(self.media_path(known)))
                 self._back(known, now)
             if not link.up and known.present:
                 self._gone(known, "carrier", link, now)
@@ -167,12 +195,16 @@ class Paths:
         path.changed_at = now
         self.all.append(path)
         self.all.sort(key=lambda p: (p.eface.priority, p.rank))
+        self._mix()
         self._node.log("info", "path found", path=path.name, device=path.device)
         for local in path.locals.values():
             self._node.act(Listen(local))
         self._node.act(SetPath(self.media_path(path)))
         self._node.path_added(path, now)
         return path
+
+    def _mix(self) -> None:
+        self.mixed = len({path.ipv6 for path in self.all}) == 2
 
     def _free_group(self) -> int:
         """A media group that neither a path nor a call still on a vanished path uses."""
@@ -202,6 +234,7 @@ class Paths:
         if lost_address and (link.ifindex == 0 or link.up):
             self._node.path_removed(path, now)
             self.all.remove(path)
+            self._mix()
             for local in path.locals.values():
                 self._node.act(Unlisten(local))
 

@@ -68,8 +68,6 @@ class Prober:
         "When the last answer came."
         self.proof_sent_at: float | None = None
         "When the probe was sent that was answered last."
-        self.mapped: tuple[str, int] | None = None
-        "Our address as the SIP-HS sees it: another one than ours behind a NAT."
 
     def start(self, now: float) -> None:
         """Probe at once, whatever was known before."""
@@ -107,7 +105,8 @@ class Prober:
         if sent_at is None:
             return False
         self.proof_sent_at = sent_at
-        self.mapped = mapped or self.mapped
+        if mapped is not None and mapped != self._path.mapped:
+            self._node.nat.seen(self._path, mapped, now)  # before the path is ON by this answer
         self._measure(now - sent_at)
         for other in [other for other, at in self._sent.items() if at <= sent_at]:
             del self._sent[other]  # later ones have been answered: a lost packet, not a dead path

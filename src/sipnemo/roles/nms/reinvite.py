@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sipnemo.media.flow import INSIDE, FlowKey
 from sipnemo.roles.nms.media import body_sdp
 from sipnemo.roles.nms.pacing import retry_after
+from sipnemo.roles.nms.reach import candidates, serves_media
 from sipnemo.roles.nms.signed import SignedRequest
 from sipnemo.roles.node import Counted, ReadCounters
 from sipnemo.sdp.description import SdpError
@@ -43,6 +44,7 @@ class Move:
         "over",
         "path",
         "session",
+        "unfit",
         "waiting_for_path",
         "waiting_for_turn",
         "wave",
@@ -67,6 +69,8 @@ class Move:
         self._tries = 0
         self._refused: set[Path] = set()
         "Paths on which nothing was answered."
+        self.unfit: set[bool] = set()
+        "Address families (True: IPv6) that the far end's media do not have."
         self._baseline: dict[FlowKey, int] | None = None
 
     # ------------------------------------------------------------------------------------------------- sending
@@ -77,7 +81,7 @@ class Move:
             return
         self._quiet()
         session = self.session
-        ranked = self._node.ranked(session)
+        ranked = candidates(self._node, self)
         choice = next((path for path in ranked if path not in self._refused), None)
         if choice is None and ranked:
             self._refused.clear()  # every path has been tried: begin again, more slowly
@@ -117,10 +121,12 @@ class Move:
             return
         dialog = session.dialog
         assert dialog is not None
+        if path is not session.path:
+            self._node.pinholes.open(session, path)
         self._tries += 1
         self.wave.invites += 1
         method = "INVITE" if session.media is not None and session.media.mn_sdp else "UPDATE"
-        body = session.media.again(path.address) if method == "INVITE" and session.media is not None else ""
+        body = session.media.again(path.media_host) if method == "INVITE" and session.media is not None else ""
         lines = [f"Contact: <{path.contact(flow.local.transport, f';mn={session.token}')}>", f"Allow: {ALLOW}"]
         if session.expires:
             lines += ["Supported: timer", f"Session-Expires: {session.expires}"]  # a move is a refresh (R18)
@@ -167,6 +173,8 @@ class Move:
                 self._node.own_requests.hang_up_inside(self.session, "the far end has ended the call", now)
             case 408 | 500 | 502 | 503 | 504:
                 self._retry(retry_after(response) or 0.5 * 2.0 ** min(self._tries, 5), now, why)
+            case _ if self._unfit():
+                self.start(now)
             case _:
                 self._give_up(why, now)
 
@@ -211,6 +219,9 @@ class Move:
             except SdpError as error:
                 self._node.log("warning", "answer to our re-INVITE is unusable", session.call_id, why=str(error))
         self._node.calls.apply_media(session)
+        if self._unfit():
+            self.start(now)
+            return
         self.answered_after = now - self.wave.began_at
         if not self.keys_down():
             self.end("unverified", "no media expected", now)
@@ -218,6 +229,13 @@ class Move:
             self.end("verified", "", now)
         else:
             self._timer = self._node.timers.set(now + self._node.settings.move.verify_after, self._unverified)
+
+    def _unfit(self) -> bool:
+        """Whether the far end's answer shows that it has no media address of this path's family (R9)."""
+        if self.path is None or serves_media(self.session, self.path):
+            return False
+        self.unfit.add(self.path.ipv6)
+        return True
 
     # --------------------------------------------------------------------------------------------- verification
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sipnemo.nemo.session_list import SessionEntry
+from sipnemo.roles.endpoint import host_text
 from sipnemo.roles.node import Command
 from sipnemo.sip.message import uri_of
 
@@ -77,7 +78,6 @@ class Report:
     def _path(self, path: Any, now: float) -> dict[str, Any]:
         node = self._node
         flow = node.home.flows.get(path)
-        prober = node.probers.get(path)
         return {
             **path.entry(node.settings.instance).as_row(),
             "path": path.name,
@@ -89,7 +89,8 @@ class Report:
             "since": round(now - path.changed_at, 3),
             "registered": flow.registered if flow is not None else False,
             "registration_error": flow.refused if flow is not None else "",
-            "mapped": f"{prober.mapped[0]}:{prober.mapped[1]}" if prober is not None and prober.mapped else "",
+            "mapped": f"{host_text(path.mapped[0])}:{path.mapped[1]}" if path.mapped else "",
+            "nat": path.natted,
         }
 
     def _session(self, session: Session) -> SessionEntry:

@@ -28,7 +28,7 @@ _SUCCESS: Final = Status.SUCCESS
 class Dialog:
     """One far end of a session: the SIP-CN, or one of its forks (RFC 3261 §12)."""
 
-    __slots__ = ("next_hop", "received_from_cn", "received_from_mn", "remote_tag", "routes", "target")
+    __slots__ = ("next_hop", "other_hop", "received_from_cn", "received_from_mn", "remote_tag", "routes", "target")
 
     def __init__(self, remote_tag: str, target: str, routes: list[str]) -> None:
         self.remote_tag = remote_tag
@@ -38,6 +38,8 @@ class Dialog:
         "Route header values towards the SIP-CN, ours left out."
         self.next_hop: Target | None = None
         "Where the first route (or the target) was located; None: to be located."
+        self.other_hop: Target | None = None
+        "The same by the other address family, if it has an address there (R9)."
         self.received_from_mn = 0
         "Highest CSeq of the SIP-MN's requests: each fork has a count of its own (§12.1.2)."
         self.received_from_cn = 0

@@ -65,6 +65,13 @@ class EfaceSettings:
     families: tuple[str, ...] = ("ipv4", "ipv6")
     "Address families that become paths, the preferred one first."
 
+    nat: Literal["auto", "mapped", "none"] = "auto"
+    """What far ends are told when the SIP-HS sees another address than ours. auto: that one, for media only from a NAT
+    that keeps ports; mapped: that one, for media too; none: our own."""
+
+    external: str = ""
+    "Address that the outside has for this uplink (1:1 NAT, forwarded ports); empty: as probes tell."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaSettings:
