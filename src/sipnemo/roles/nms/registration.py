@@ -90,7 +90,7 @@ class Registration:
     @property
     def uri(self) -> str:
         """The URI of our Contact for this flow: our own address, whatever a NAT makes of it."""
-        return self.path.contact(self._transport())
+        return self.path.own_contact(self._transport())
 
     @property
     def reg_id(self) -> int:
