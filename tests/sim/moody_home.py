@@ -8,7 +8,8 @@ from typing import Any
 from sim.fleet import HOME, INSTANCE, Fleet
 from sipnemo.roles.hs.bindings import TABLE, Binding, Record
 from sipnemo.roles.hs.node import HomeServer
-from sipnemo.roles.node import Environment
+from sipnemo.roles.node import Tick
+from sipnemo.roles.phone.node import Phone
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Request
 from sipnemo.sip.transaction import ServerTransaction
@@ -100,9 +101,14 @@ class Home:
         self.station.rows[TABLE][record.user] = record.row()
 
 
-def environment(stored: dict[str, Any] | None = None) -> Environment:
-    """For a node of its own."""
-    return Environment("0123456789abcdef" * 4, 1_800_000_000.0, stored or {})
+def register(fleet: Fleet, name: str) -> None:
+    """A phone refreshes its registration now."""
+    station = fleet.phones[name]
+    assert isinstance(station.node, Phone)
+    for user in station.node.users.values():
+        assert user.registration is not None
+        user.registration.start(fleet.world.now)
+    station.handle(Tick())
 
 
-__all__ = ["HOME", "Home", "MoodyHome", "environment"]
+__all__ = ["HOME", "Home", "MoodyHome", "register"]

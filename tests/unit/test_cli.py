@@ -209,7 +209,7 @@ def test_the_gateways_shell_knows_its_uplinks(directory: Path) -> None:
     assert settings.gateways == {"sat0": ("192.0.2.1",)}
     assert settings.manage_routes
     assert settings.media_plane == "auto"
-    assert settings.store == f"sqlite:{directory}/state/nms.db"
+    assert settings.store == f"state:{directory}/state/nms.db"
     assert settings.admin == "127.0.0.1:8470"
 
 

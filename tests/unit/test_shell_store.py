@@ -118,9 +118,8 @@ def test_a_store_in_use_is_refused(tmp_path: Path) -> None:
     assert load(tmp_path / "x.db") == {}
 
 
-@pytest.mark.parametrize("damage", ["header", "page", "json"])
-def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "home.db"
+def damaged(path: Path, damage: str) -> None:
+    """A file with rows in it, and then something happens to it."""
     write(SqliteStore(path), *(Store(n, "t", tuple((f"{n}-{m}", "x" * 500) for m in range(20))) for n in range(20)))
     if damage == "json":
         database = sqlite3.connect(path)
@@ -132,8 +131,47 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         start = 0 if damage == "header" else 4096
         data[start : start + 6000] = b"\xaa" * 6000
         path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", ["header", "page", "json"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "home.db"
+    damaged(path, damage)
     with pytest.raises(StoreError, match=f"store {re.escape(str(path))} is damaged"):
         load(path)
+
+
+@pytest.mark.req("R16")
+@pytest.mark.parametrize("damage", ["header", "page", "json"])
+def test_a_gateway_starts_empty_beside_a_damaged_file(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "nms.db"
+    damaged(path, damage)
+    was = path.read_bytes()
+    store = open_store(f"state:{path}")
+    assert store.load() == {}
+    write(store, Store(1, "phones", (("a", 1),)))
+    assert load(path) == {"phones": {"a": 1}}
+    assert (tmp_path / "nms.db.damaged").read_bytes() == was
+    (record,) = caplog.records
+    assert "nms.db is damaged" in record.getMessage()
+    assert "phones register again" in record.getMessage()
+
+
+@pytest.mark.req("R16")
+def test_a_gateway_that_cannot_keep_its_state_works_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    store = open_store(f"state:{tmp_path}/file/nms.db")
+    assert isinstance(store, MemoryStore)
+    assert "nothing will be found again after a restart" in caplog.text
+
+
+def test_two_gateways_do_not_share_a_state(tmp_path: Path) -> None:
+    first = open_store(f"state:{tmp_path}/nms.db")
+    with pytest.raises(StoreError, match="is in use by another process"):
+        open_store(f"state:{tmp_path}/nms.db")
+    asyncio.run(first.close())
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

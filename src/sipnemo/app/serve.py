@@ -80,7 +80,7 @@ def gateway_shell(config: Config) -> ShellSettings:
     nms, efaces = config.table("nms"), config.tables["eface"]
     uplinks = tuple(_where(row) for row in efaces)
     return dataclasses.replace(
-        _shell(config, "sqlite:" + str(Path(nms["state_dir"], "nms.db"))),
+        _shell(config, "state:" + str(Path(nms["state_dir"], "nms.db"))),
         interfaces=_interfaces([config.table("iface"), *efaces]),
         uplinks=uplinks,
         gateways={_where(row): (row["gateway"],) for row in efaces if "gateway" in row},

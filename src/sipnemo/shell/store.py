@@ -38,6 +38,14 @@ class StoreError(Exception):
     """The store cannot be used; the text names the file and what to do."""
 
 
+class BusyStoreError(StoreError):
+    """Another process uses it."""
+
+
+class DamagedStoreError(StoreError):
+    """The file is not what was written."""
+
+
 class RowStore(Protocol):
     """What the shell needs of a store."""
 
@@ -59,13 +67,55 @@ class RowStore(Protocol):
 
 
 def open_store(spec: str) -> RowStore:
-    """The store of a specification: `memory` (or empty), or `sqlite:PATH`; raises StoreError."""
+    """The store of a specification: `memory` (or empty), `sqlite:PATH` or `state:PATH`; raises StoreError."""
     kind, _, path = spec.partition(":")
+    if kind == "state" and path:
+        return _open_state(Path(path))
     if spec in ("", "memory"):
         return MemoryStore()
     if kind == "sqlite" and path:
         return SqliteStore(path)
     raise StoreError(f"store = {spec!r} is not known: use sqlite:/path/to/file.db or memory")
+
+
+def _open_state(path: Path) -> RowStore:
+    """A file that helps after a restart, and without which the server works all the same."""
+    try:
+        return _checked(path)
+    except BusyStoreError:
+        raise  # two servers with one state would be one too many
+    except StoreError as error:
+        failure = error
+    if isinstance(failure, DamagedStoreError) and _put_aside(path, failure):
+        return _checked(path)
+    logger.error("%s: nothing will be found again after a restart", failure)
+    return MemoryStore()
+
+
+def _checked(path: Path) -> SqliteStore:
+    """The store of a file that can be read to its end."""
+    store = SqliteStore(path)
+    try:
+        store.load()
+    except StoreError:
+        store.abandon()
+        raise
+    return store
+
+
+def _put_aside(path: Path, error: StoreError) -> bool:
+    """Move a damaged file away; whether that could be done."""
+    try:
+        path.replace(f"{path}.damaged")
+        for rest in ("-wal", "-shm"):
+            Path(f"{path}{rest}").unlink(missing_ok=True)
+    except OSError as failure:
+        logger.error("%s; it cannot be moved away (%s), so nothing will be found again after a restart", error, failure)
+        return False
+    logger.error(
+        "%s is damaged (%s): kept as %s.damaged, started empty; phones register again", path, error.__cause__, path
+    )
+    return True
 
 
 class MemoryStore:
@@ -144,6 +194,11 @@ class SqliteStore:
         with contextlib.suppress(OSError):
             os.close(self._lock)
 
+    def abandon(self) -> None:
+        """Close the file before anything was written."""
+        self._database.close()
+        os.close(self._lock)
+
     # ------------------------------------------------------------------------------------------ in the writer thread
 
     def _write_all(self) -> None:
@@ -209,7 +264,7 @@ class SqliteStore:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(lock)
-            raise StoreError(
+            raise BusyStoreError(
                 f"store {self.path} is in use by another process: stop it, or set another store"
             ) from error
         return lock
@@ -234,7 +289,7 @@ class SqliteStore:
     def _unusable(self, error: Exception) -> StoreError:
         if isinstance(error, sqlite3.OperationalError | OSError):
             return StoreError(f"store {self.path} cannot be used: {error}")
-        return StoreError(
+        return DamagedStoreError(
             f"store {self.path} is damaged ({error}): put a backup in its place, or move it away to start empty "
             "(gateways and phones then register again)"
         )

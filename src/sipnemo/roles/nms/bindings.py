@@ -88,8 +88,11 @@ class Bindings:
 
     def expire(self, now: float) -> None:
         """Drop what has run out."""
-        for token in [token for token, mn in self.by_token.items() if mn.expires_at <= now]:
+        gone = [token for token, mn in self.by_token.items() if mn.expires_at <= now]
+        for token in gone:
             del self.by_token[token]
+        if gone:
+            self._node.kept.phones(dict.fromkeys(gone), now)
 
     # ------------------------------------------------------------------------------------------------- REGISTER
 
@@ -152,32 +155,37 @@ class Bindings:
         """Create, refresh or remove Binding List entries as the REGISTER says (RFC 3261 §10.3)."""
         request, flow = server.request, server.flow
         uri = record_of(request.value("to"))
+        changed: dict[str, MobileNode | None] = {}
         if contacts == ["*"]:
             for token in [token for token, mn in self.by_token.items() if mn.uri == uri]:
                 del self.by_token[token]
+                changed[token] = None
+            self._node.kept.phones(changed, now)
             return
         for contact in contacts:
             contact_uri = uri_of(contact)
             token = self.token(contact_uri, flow)
             seconds = _span(contact, request, granted)
             if seconds == 0:
-                self.by_token.pop(token, None)
+                if self.by_token.pop(token, None) is not None:
+                    changed[token] = None
                 continue
             if token not in self.by_token and len(self.by_token) >= MAX_SIP_MNS:
                 raise SipError(503, "Too many phones")
             way = self._node.way_inside(contact_uri, flow)
             agent = request.value("user-agent")
-            self.by_token[token] = MobileNode(
-                uri, _without_headers(contact_uri), token, way, now + seconds + 5.0, agent
-            )
+            mn = MobileNode(uri, _without_headers(contact_uri), token, way, now + seconds + 5.0, agent)
+            self.by_token[token] = changed[token] = mn
+        self._node.kept.phones(changed, now)
 
     def _answer_early(self, server: ServerTransaction, contacts: list[str], now: float) -> None:
         spans = {uri_of(c): _span(c, server.request, DEFAULT_EXPIRES) for c in contacts if c != "*"}
         lines = tuple(f"Contact: <{uri}>;expires={seconds}" for uri, seconds in spans.items() if seconds)
         self._node.respond(server, 200, now, headers=lines)
 
-    def refused(self, promised: list[tuple[MobileNode, MobileNode | None]]) -> None:
+    def refused(self, promised: list[tuple[MobileNode, MobileNode | None]], now: float) -> None:
         """What an early 200 has promised is not so: what held before it holds, as at the SIP-MN's server (§10.3)."""
+        changed: dict[str, MobileNode | None] = {}
         for mn, before in promised:
             if self.by_token.get(mn.token) is not mn:
                 continue  # registered anew meanwhile
@@ -185,6 +193,8 @@ class Bindings:
                 del self.by_token[mn.token]
             else:
                 mn.expires_at = min(mn.expires_at, before.expires_at)
+            changed[mn.token] = mn if before is not None else None
+        self._node.kept.phones(changed, now)
 
     def accepted(self, server: ServerTransaction, contacts: list[str], response: Response, now: float) -> None:
         """The SIP-MN's server has taken the registration: its own answer goes to the SIP-MN, Contacts turned back."""
@@ -245,7 +255,7 @@ class Relayed:
                     self._bindings._node.respond(self._server, error.status, now, reason=error.reason)
             return
         if response.status >= 300 and response.status not in AGAIN:
-            self._bindings.refused(self.promised)
+            self._bindings.refused(self.promised, now)
         if not self._server.finished:
             data = translate.response(response, self._server.request, response.body)
             self._server.respond(response.status, data, now)

@@ -63,6 +63,8 @@ class Home:
         "What the SIP-HS has called its present run, where it says so."
         self._down = False
         "Its host has said that nobody listens there."
+        self._told = False
+        "Our URI has been said to who waits for it."
 
     def next_cseq(self) -> int:
         """One count for all flows (RFC 3261 §10.2)."""
@@ -229,6 +231,10 @@ class Home:
         if uri and uri != self.uri:
             self.uri = uri
             self._node.log("info", "home has assigned our URI", uri=uri)
+            self._node.kept.uri()
+            self._told = False
+        if uri and not self._told:
+            self._told = True
             self._node.act(Notice("registered", {"uri": uri}))
 
     def stop(self, now: float) -> None:

@@ -19,6 +19,7 @@ from sipnemo.roles.nms.handover import Handover
 from sipnemo.roles.nms.home import Home
 from sipnemo.roles.nms.in_dialog import InDialog
 from sipnemo.roles.nms.inviting import Inviting
+from sipnemo.roles.nms.kept import Kept
 from sipnemo.roles.nms.load import LoadMeter
 from sipnemo.roles.nms.nat import Nat
 from sipnemo.roles.nms.own_requests import OwnRequests
@@ -82,6 +83,7 @@ class MobilityServer(Endpoint):
         self.home = Home(self)
         self.strangers = Strangers(self)
         self.bindings = Bindings(self)
+        self.kept = Kept(self)
         self.calls = Calls(self)
         self.inviting = Inviting(self)
         self.in_dialog = InDialog(self)
@@ -96,6 +98,8 @@ class MobilityServer(Endpoint):
         "Our listening points on the I-face, and the Record-Route line that leads back to each."
         self._inside_address = ""
         self._announced = False
+        self.kept.restore_uri()
+        self.timers.set(0.0, self.kept.restore_phones)
         self.timers.set(0.0, self._sweep)
 
     # ------------------------------------------------------------------------------------------------ dispatch
@@ -380,6 +384,7 @@ class MobilityServer(Endpoint):
             suffix = "" if transport == "UDP" else f";transport={transport.lower()}"
             self.inside[local] = f"Record-Route: <sip:{host_text(address)}:{port}{suffix};lr>"
             self.act(Listen(local))
+        self.kept.inside_changed()
         self.log("info", "serving phones", address=address)
 
     def _sweep(self, now: float) -> None:
