@@ -87,7 +87,7 @@ def test_a_challenge_is_answered_with_the_trunks_credentials(status: int, header
 def test_a_challenge_without_credentials_keeps_the_call_and_says_so(status: int) -> None:
     header = "WWW-Authenticate" if status == 401 else "Proxy-Authenticate"
     fleet, call_id, _ = moved((status, f"{header}: {CHALLENGE}"))
-    assert outcome(fleet) == {"failed": 1}
+    assert outcome(fleet) == {"waiting": 1}
     assert fleet.up("in1", call_id)
     assert fleet.talking(call_id, "out1")  # the direction that needs nobody's consent
     fleet.hang_up("in1")

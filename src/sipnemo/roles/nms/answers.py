@@ -41,7 +41,7 @@ class Answers:
         if forward.session.status is Status.TERMINATED:
             self._answered_too_late(forward, response, now)
             return
-        if status == 500 and self.node.calls.overtaken(forward, now):
+        if status in (491, 500) and self.node.merging.again(forward, response, now):
             return
         if status >= 200:
             forward.finish()
@@ -163,10 +163,15 @@ class Answers:
     def _finished(self, forward: Forward, response: Response, status: int, now: float) -> None:
         """A final response has passed: what ends with it."""
         session, method = forward.session, forward.request.method
-        if session.pending is forward:
+        at_hand = session.pending is forward
+        if at_hand:
             session.pending = None
-        if status >= 300 and forward.offered and session.media is not None:
-            session.media.rejected()
+            if session.move is not None:
+                self.node.merging.answered(forward, status, now)
+            if forward.carries:
+                self.node.in_dialog.release_held(session, now)
+        if forward.offered and session.media is not None and (status >= 300 or method == "UPDATE"):
+            session.media.rejected()  # also where a 2xx fails to answer
         if forward.initial:
             if status >= 300:
                 self.node.act(Count("calls_refused", (str(status),)))
@@ -180,9 +185,13 @@ class Answers:
                 self.node.handover.session_free(session, now)
         elif status == 481 and session.live and method in ("INVITE", "UPDATE"):  # else of one usage (RFC 5057 §5.1)
             self.node.timers.set(now + AFTER_481, lambda at: self.node.calls.end(session, at))
-        if session.live and method == "INVITE":
-            if status < 300 and not forward.outward:
-                session.ack_awaited_until = now + ACK_WITHIN
+        if session.live and (at_hand or method == "INVITE"):
+            if status < 300 and method == "INVITE" and at_hand:
+                if not forward.outward:
+                    session.owed = session.i.map.get(forward.request.cseq, 0)
+                    session.ack_awaited_until = now + ACK_WITHIN
+                elif not forward.offered:
+                    session.ack_awaited_until = now + ACK_WITHIN  # the answer comes in the ACK
             self.node.handover.session_free(session, now)
 
     def failed(self, forward: Forward, status: int, now: float) -> None:
@@ -195,11 +204,13 @@ class Answers:
             self.node.respond(server, status, now)
         if session.pending is forward:
             session.pending = None
+            if forward.carries:
+                self.node.in_dialog.release_held(session, now)
         if session.media is not None and forward.offered:
             session.media.rejected()
         if (forward.initial and not session.live) or (forward.request.method == "BYE" and session.live):
             self.node.calls.end(session, now)
-        elif session.live and forward.request.method == "INVITE":
+        elif session.live and forward.request.method in ("INVITE", "UPDATE"):
             self.node.handover.session_free(session, now)
 
     def overdue(self, forward: Forward, now: float) -> None:
@@ -221,6 +232,9 @@ class Answers:
     def _answer_body(self, forward: Forward, response: Response, now: float) -> str:
         if not response.body or response.status >= 300:
             return response.body
+        if forward.carries:
+            self.node.merging.took_answer(forward, response)
+            return ""
         if forward.outward:
             flow = forward.client.flow if forward.client is not None else forward.server.flow
             return self.node.calls.body_in(forward.session, response, forward.offered, flow, now)[0]

@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
-from sipnemo.roles.endpoint import forwards
 from sipnemo.roles.nms.early import EarlyCall
-from sipnemo.roles.nms.forward import Forward
 from sipnemo.roles.nms.lost import LostCalls
 from sipnemo.roles.nms.media import SessionMedia, body_sdp
 from sipnemo.roles.nms.reach import fitting, other_hop
@@ -23,6 +21,7 @@ from sipnemo.sip.message import Message, Request, parameter, uri_of
 from sipnemo.sip.server_location import Target
 
 if TYPE_CHECKING:
+    from sipnemo.roles.nms.forward import Forward
     from sipnemo.roles.nms.node import MobilityServer
     from sipnemo.roles.nms.paths import Path
 
@@ -43,18 +42,6 @@ class Calls:
         self.unacknowledged: dict[Session, float] = {}
         "Calls answered whose ACK has not come yet, in order, and until when it must."
         self.lost = LostCalls(node)
-
-    def overtaken(self, forward: Forward, now: float) -> bool:
-        """A request that a re-INVITE of ours has overtaken is out of order for the SIP-CN (§12.2.2): once more."""
-        session, request = forward.session, forward.request
-        if not forward.outward or forward.initial or forward.overtaken or forward.client is None:
-            return False
-        if session.e.map.get(request.cseq, session.e.sent) >= session.e.sent:
-            return False
-        forward.overtaken = True
-        body = self.body_out(session, request, False, now)[0] if forward.offered else request.body
-        self.node.in_dialog.send_within(forward, session.e.again(request.cseq), forwards(request), body, now)
-        return True
 
     def replaces(self, request: Request) -> bool:
         """Whether an INVITE from outside names a live dialog of ours (RFC 3891): it may come from anywhere."""

@@ -20,6 +20,7 @@ class Forward:
     __slots__ = (
         "answers",
         "cancelled",
+        "carries",
         "client",
         "dialog",
         "initial",
@@ -30,6 +31,7 @@ class Forward:
         "path",
         "patience",
         "request",
+        "sent_again",
         "server",
         "session",
         "until",
@@ -59,6 +61,10 @@ class Forward:
         "It carried an offer, so descriptions in its responses are answers (RFC 3264)."
         self.client: ClientTransaction | None = None
         self.cancelled = False
+        self.carries = False
+        "It had no description, and we have put an offer of our own into it."
+        self.sent_again = 0
+        "How often it was sent anew over another path."
         self.overtaken = False
         "It has been sent anew because a request of ours with a higher CSeq was faster."
         self.late = False

@@ -197,9 +197,7 @@ class Handover:
         self.unwatch(move)
         self.pacing.forget(move)
         wave = move.wave
-        record = MoveRecord(move.session, move.path, outcome, reason, move.answered_after, move.gap_down)
-        wave.add(record)
-        wave.moving -= 1
+        record = self._record(move, outcome, reason)
         self._node.act(Count("moves", (wave.cause, outcome)))
         if move.answered_after is not None:
             self._node.act(Observe("move_answer_seconds", move.answered_after))
@@ -207,6 +205,21 @@ class Handover:
             if gap is not None and outcome != "hung up":
                 self._node.act(Observe("move_gap_seconds", gap, (direction,)))
         self._settle(wave, now)
+
+    def put_off(self, move: Move, reason: str, now: float) -> None:
+        """It goes on when the SIP-MN asks for something; nobody else waits for that."""
+        self.unwatch(move)
+        self._record(move, "waiting", reason)
+        self._node.log("info", "move put off", move.session.call_id, reason=reason)
+        self._settle(move.wave, now)
+
+    def _record(self, move: Move, outcome: str, reason: str) -> MoveRecord:
+        record = MoveRecord(move.session, move.path, outcome, reason, move.answered_after, move.gap_down)
+        if move.record is None:
+            move.wave.moving -= 1
+        move.wave.add(record, move.record)
+        move.record = record
+        return record
 
     def _settle(self, wave: Wave, now: float) -> None:
         if wave.done_at is None and wave.moving == 0:

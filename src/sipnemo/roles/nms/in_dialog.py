@@ -48,15 +48,18 @@ class InDialog:
         else:
             dialog.received_from_cn = request.cseq
         offers = method == "INVITE" or (method == "UPDATE" and request.body != "")
-        if method == "INVITE" and session.pending is not None:
+        carrying = session.pending is not None and session.pending.carries
+        if method == "INVITE" and session.pending is not None and not (carrying and outward):
             raise SipError(491)  # RFC 3261 §14.1
         if offers and session.media is not None and session.media.offering:
             raise SipError(491)  # RFC 3311 §5.2: an early dialog may change its session once an answer has passed
-        if offers and session.reinviting:
+        if offers and (session.reinviting or carrying):
             if not outward:
                 raise SipError(491)
             # Phones retry a 491 badly or not at all; the answer to our own re-INVITE is one round trip away.
             session.held.append((server, request))
+            if session.move is not None:
+                session.move.hurry(now)
             if method == "INVITE":
                 node.respond(server, 100, now)
             return
@@ -93,10 +96,14 @@ class InDialog:
                     dialog.next_hop = None
         elif method == "BYE" and dialog is session.dialog:
             session.ending = True
+        if outward and session.move is not None and method == "UPDATE" and not body:
+            forward.carries = session.move.asleep and session.pending is None
         if method == "INVITE":
             session.pending = forward
             node.respond(server, 100, now)
             forward.wait(now + TIMER_C)
+        elif method == "UPDATE" and session.pending is None and (forward.offered or forward.carries):
+            session.pending = forward
         self.send_within(forward, goes.next(request.cseq), left, body, now)
 
     def release_held(self, session: Session, now: float) -> None:
@@ -126,26 +133,43 @@ class InDialog:
                 self.node.answers.failed(forward, 503, at)
                 return
             dialog.next_hop = targets[0]
-            forward.path = session.path
             if len(targets) == 1 and targets[0].transport != "UDP":
                 node.attempt(forward, request.method, targets, build, at)
                 return
             uri = sip_uri(uri_of(dialog.routes[0]) if dialog.routes else dialog.target)
             node.attempt(forward, request.method, sized(targets, uri, request, body), build, at)
 
-        first = session.path
-        numbers = iter((cseq,))
+        described = session.path
+        "For which the body was written."
+        sent = 0
+        "Its last CSeq."
 
         def build(target: Target, branch: str) -> tuple[bytes, Flow] | None:
+            nonlocal described, sent, body
             path = self.node.calls.way(session)
             flow = path.flow_to(target)
             if flow is None:
                 return None
+            forward.path = path
             own = [via_line(flow, branch), f"Max-Forwards: {left}", *(f"Route: {route}" for route in dialog.routes)]
             contact = path.contact(target.transport, f";mn={session.token}")
-            text = body if path is first else self.node.calls.body_out(session, request, False, now, path)[0]
-            number = next(numbers, 0) or session.e.again(request.cseq)  # sent anew, the far end may know the old one
-            return translate.request(request, dialog.target, own, number, text, contact, replaced), flow
+            if forward.carries and session.media is not None:
+                own.append("Content-Type: application/sdp")
+                body = session.media.again(path.media_host)
+            elif path is not described:
+                if sent and forward.offered and session.media is not None:
+                    session.media.shift += 1  # another description than the one it may know (RFC 3264 §8)
+                body = self.node.calls.body_out(session, request, False, now, path)[0]
+            described = path
+            if sent:  # the far end may know the old one, and have answered it
+                forward.sent_again += 1
+                if request.method == "INVITE":
+                    session.unheard = (*session.unheard[-3:], sent)
+                    node.merging.settle(session, dialog, flow, now)
+                sent = session.e.again(request.cseq)
+            else:
+                sent = cseq
+            return translate.request(request, dialog.target, own, sent, body, contact, replaced), flow
 
         self.node.calls.locate_dialog(dialog, located, now)
 
@@ -157,7 +181,7 @@ class InDialog:
             return
         session.acknowledged = True
         node.calls.unacknowledged.pop(session, None)
-        if not outward and session.ack_awaited_until:
+        if session.ack_awaited_until:
             session.ack_awaited_until = 0.0
             node.timers.set(now, lambda at: node.handover.session_free(session, at))
         side = session.e if outward else session.i
@@ -167,12 +191,16 @@ class InDialog:
         try:
             left = forwards(request)
             if outward:
-                body, _ = self.node.calls.body_out(session, request, True, now)
+                way = node.calls.way(session) if session.move is not None else None
+                body, described = self.node.calls.body_out(session, request, True, now, way)
+                session.acked = (cseq, now, body)
             else:
-                body, _ = self.node.calls.body_in(session, request, True, session.path.nowhere, now)
+                body, described = self.node.calls.body_in(session, request, True, session.path.nowhere, now)
         except SipError as error:
             node.log("warning", "ACK dropped", request.call_id, why=str(error))
             return
+        if session.move is not None:
+            node.merging.acknowledged(session, outward, described, node.calls.way(session), now)
         if not outward:
             own = [via_line(session.inside, node.ids.branch()), f"Max-Forwards: {left}"]
             node.act(Send(translate.request(request, session.mn_target, own, cseq, body), session.inside))

@@ -97,10 +97,10 @@ class SessionMedia:
         return self._moved(description, ends, self.inside, 0, self.inside)
 
     def again(self, host: str) -> str:
-        """A new offer to the SIP-CN: the SIP-MN's description in force, received at another address (RO-10).
+        """A new offer to the SIP-CN: what the SIP-MN said last, received at another address (RO-10).
 
-        Before there is one, what the SIP-MN has offered; "" when it has offered nothing."""
-        text = self.mn_sdp or self._pending_mn_sdp
+        That is its description in force, or its own offer where nobody is known to have answered that."""
+        text = self._pending_mn_sdp if self._pending_mn is not None else self.mn_sdp
         if not text:
             return ""
         self.shift += 1

@@ -28,7 +28,7 @@ class MoveRecord:
         self.path = path.name if path is not None else session.path.name
         "Where it moved to."
         self.outcome = outcome
-        "verified, unverified, failed, overtaken (by another move) or hung up."
+        "verified, unverified, failed, overtaken (by another move), hung up, or waiting (for a request of the phone's)."
         self.reason = reason
         "Empty when verified."
         self.answered_after = answered_after
@@ -80,9 +80,12 @@ class Wave:
     records: list[MoveRecord] = field(default_factory=list)
     done_at: float | None = None
 
-    def add(self, record: MoveRecord) -> None:
-        """One call's move has ended."""
-        self.records.append(record)
+    def add(self, record: MoveRecord, before: MoveRecord | None = None) -> None:
+        """One call's move has ended, or goes on after it was put off (`before`)."""
+        if before is None:
+            self.records.append(record)
+        else:
+            self.records[self.records.index(before)] = record
 
     @property
     def gap_up(self) -> float:

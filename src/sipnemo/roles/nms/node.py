@@ -21,6 +21,7 @@ from sipnemo.roles.nms.in_dialog import InDialog
 from sipnemo.roles.nms.inviting import Inviting
 from sipnemo.roles.nms.kept import Kept
 from sipnemo.roles.nms.load import LoadMeter
+from sipnemo.roles.nms.merging import Merging
 from sipnemo.roles.nms.nat import Nat
 from sipnemo.roles.nms.own_requests import OwnRequests
 from sipnemo.roles.nms.paths import Path, Paths
@@ -88,6 +89,7 @@ class MobilityServer(Endpoint):
         self.inviting = Inviting(self)
         self.in_dialog = InDialog(self)
         self.answers = Answers(self)
+        self.merging = Merging(self)
         self.own_requests = OwnRequests(self)
         self.relay = Relay(self)
         self.handover = Handover(self)

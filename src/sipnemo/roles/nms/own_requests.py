@@ -23,6 +23,32 @@ class OwnRequests:
     def __init__(self, node: MobilityServer) -> None:
         self.node = node
 
+    def ack(
+        self,
+        session: Session,
+        dialog: Dialog,
+        cseq: int,
+        flow: Flow,
+        body: str = "",
+        ends: tuple[str, str] | None = None,
+    ) -> bytes:
+        """The ACK of a 2xx, with the answer to an offer that was in it, if any."""
+        plain = self.request(session, dialog, "ACK", str(cseq), flow, ends)
+        if not body:
+            return plain
+        head = plain.decode("latin-1").removesuffix("Content-Length: 0\r\n\r\n")
+        text = f"{head}Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        return text.encode("latin-1")
+
+    def ack_inside(self, session: Session, body: str, now: float) -> None:
+        """Acknowledge to the SIP-MN its last 2xx, whose ACK is lost: the SIP-CN has it, as a later answer shows."""
+        dialog = session.dialog
+        if dialog is None or not session.owed:
+            return
+        ends = session.remote_value, session.local_value
+        inner = Dialog(dialog.remote_tag, session.mn_target, [])
+        self.node.act(Send(self.ack(session, inner, session.owed, session.inside, body, ends), session.inside))
+
     def stray_answer(self, response: Response, flow: Flow, now: float) -> None:
         """ACK a 2xx whose INVITE of ours has been given up, so that its sender does not end the call."""
         session = self.node.calls.sessions.get((response.call_id, response.from_tag))

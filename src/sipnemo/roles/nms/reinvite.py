@@ -18,7 +18,7 @@ from sipnemo.sip.timers import Timer
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.handover import Handover
-    from sipnemo.roles.nms.move_log import Wave
+    from sipnemo.roles.nms.move_log import MoveRecord, Wave
     from sipnemo.roles.nms.node import MobilityServer
     from sipnemo.roles.nms.paths import Path
     from sipnemo.roles.nms.session import Session
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, INFO, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
 ANSWER_WITHIN = 4.0
 "Seconds without any answer after which a re-INVITE is sent anew (Timer B would take 32)."
+PATIENCE = 16.0
+"Seconds for which a SIP-CN may say that it is working on it."
 
 
 class Move:
@@ -35,14 +37,18 @@ class Move:
         "_baseline",
         "_handover",
         "_node",
+        "_patient",
         "_refused",
         "_request",
         "_timer",
         "_tries",
         "answered_after",
+        "asleep",
         "gap_down",
+        "named",
         "over",
         "path",
+        "record",
         "session",
         "unfit",
         "waiting_for_path",
@@ -57,14 +63,22 @@ class Move:
         self.wave = wave
         self.path: Path | None = None
         "Where it moves to."
+        self.record: MoveRecord | None = None
+        "What has been written down of it: while it is put off, and at its end."
         self.over = False
         self.waiting_for_path = False
         self.waiting_for_turn = False
         "Another INVITE of this session is at hand (RFC 3261 §14.1)."
+        self.asleep = False
+        "The SIP-CN wants credentials that only the SIP-MN has: its next request tells the SIP-CN the new path (R4)."
+        self.named: Path | None = None
+        "What a 2xx of the SIP-MN's that awaits its ACK tells the SIP-CN."
         self.answered_after: float | None = None
         self.gap_down: float | None = None
         self._request: SignedRequest | None = None
         "The re-INVITE at hand."
+        self._patient = False
+        "It has had a provisional response."
         self._timer: Timer | None = None
         self._tries = 0
         self._refused: set[Path] = set()
@@ -80,6 +94,7 @@ class Move:
         if self.over:
             return
         self._quiet()
+        self.asleep = False
         session = self.session
         ranked = candidates(self._node, self)
         choice = next((path for path in ranked if path not in self._refused), None)
@@ -119,12 +134,17 @@ class Move:
         if path is None or flow is None or self.over:
             self._unanswered("the far end cannot be reached over this path", now)
             return
+        if session.pending is not None:  # it came while DNS was asked
+            self.waiting_for_turn = True
+            return
         dialog = session.dialog
         assert dialog is not None
         if path is not session.path:
             self._node.pinholes.open(session, path)
         self._tries += 1
         self.wave.invites += 1
+        if session.unheard or (self._tries == 1 and not self.wave.planned):
+            self._node.merging.settle(session, dialog, flow, now)
         method = "INVITE" if session.media is not None and session.media.mn_sdp else "UPDATE"
         body = session.media.again(path.media_host) if method == "INVITE" and session.media is not None else ""
         lines = [f"Contact: <{path.contact(flow.local.transport, f';mn={session.token}')}>", f"Allow: {ALLOW}"]
@@ -133,6 +153,7 @@ class Move:
         if body:
             lines.append("Content-Type: application/sdp")
         lane = self._handover.pacing.lane(path, now)
+        self._patient = False
         self._request = SignedRequest(self._node, self, session, dialog, method, tuple(lines), body, lane)
         self._request.send(flow, now)
         self._timer = self._node.timers.set(now + ANSWER_WITHIN, self._silent)
@@ -152,7 +173,15 @@ class Move:
     def on_answer(self, request: SignedRequest, response: Response, now: float) -> None:
         """The SIP-CN, or a proxy on the way, has answered."""
         status = response.status
-        if request is not self._request or status < 200:
+        if request is not self._request:
+            return
+        if status < 200:
+            # The path works, the SIP-CN takes its time; but an offer of the SIP-MN's shall not wait for that.
+            self._quiet()
+            self._timer = self._node.timers.set(now + PATIENCE, self._impatient)
+            self._patient = True
+            if self.session.held:
+                self.hurry(now)
             return
         self._request = None
         self.wave.invites += request.challenges
@@ -162,6 +191,9 @@ class Move:
             self._node.in_dialog.release_held(self.session, now)
             return
         self._node.in_dialog.release_held(self.session, now)
+        if self.session.ending:  # what it refuses may just be what follows a BYE
+            self.waiting_for_turn = True
+            return
         why = f"{status} {response.reason}"
         match status:
             case 491:
@@ -171,7 +203,12 @@ class Move:
             case 481:
                 self.end("failed", why, now)
                 self._node.own_requests.hang_up_inside(self.session, "the far end has ended the call", now)
-            case 408 | 500 | 502 | 503 | 504:
+            case 401 | 407:
+                if request.challenges:
+                    self._give_up(f"{why}: the [[trunk]] credentials are refused", now)
+                else:
+                    self._sleep(why, now)
+            case 408 | 487 | 500 | 502 | 503 | 504:
                 self._retry(retry_after(response) or 0.5 * 2.0 ** min(self._tries, 5), now, why)
             case _ if self._unfit():
                 self.start(now)
@@ -185,7 +222,43 @@ class Move:
             self._node.in_dialog.release_held(self.session, now)
             self._unanswered("no answer" if status == 408 else "unreachable", now)
 
+    def hurry(self, now: float) -> None:
+        """An offer of the SIP-MN waits for the answer to ours."""
+        if self._patient:
+            self._patient = False
+            self._quiet()
+            self._timer = self._node.timers.set(now + ANSWER_WITHIN, self._impatient)
+
+    def _impatient(self, now: float) -> None:
+        """An answer is on its way that does not come: take the offer back (RFC 6141 §3.4), and hear what comes."""
+        assert self._request is not None
+        self._patient = False
+        self._request.cancel(now)
+        self._timer = self._node.timers.set(now + ANSWER_WITHIN, self._silent)
+
+    def _sleep(self, why: str, now: float) -> None:
+        """The challenge is for the SIP-MN: wait for a request of its own, which it can sign."""
+        assert self.path is not None
+        self.asleep = True
+        if not self.session.path.on:
+            self._take(self.path)
+        self._handover.put_off(self, f"{why}; waits for a request of the phone's own", now)
+
+    def carried(self, path: Path, now: float) -> None:
+        """The SIP-CN knows this path by an exchange of the two ends: no re-INVITE of ours is needed any more."""
+        if self.over or self._request is not None or not path.on:
+            return
+        if path is self.session.path and path is not self.path:
+            return  # that is the path to be left
+        self.path = path
+        self._quiet()
+        self.waiting_for_path = self.waiting_for_turn = self.asleep = False
+        self._handover.watch(self, now)
+        self._answered(now)
+
     def _silent(self, now: float) -> None:
+        if self._request is not None:
+            self._request.cancel(now)
         self._abandon()
         self._node.in_dialog.release_held(self.session, now)
         self._unanswered("no answer", now)
@@ -211,14 +284,21 @@ class Move:
         session = self.session
         assert self.path is not None
         session.refreshed(now)
-        self._take(self.path)
         span = body_sdp(response)
         if span is not None and session.media is not None:
             try:
                 session.media.answered_again(response.body[span[0] : span[1]])
             except SdpError as error:
                 self._node.log("warning", "answer to our re-INVITE is unusable", session.call_id, why=str(error))
-        self._node.calls.apply_media(session)
+        if session.ack_awaited_until:
+            self._node.merging.acknowledge_inside(session, response, now)
+        self._answered(now)
+
+    def _answered(self, now: float) -> None:
+        """The SIP-CN knows the new path."""
+        assert self.path is not None
+        self._take(self.path)
+        self._node.calls.apply_media(self.session)
         if self._unfit():
             self.start(now)
             return

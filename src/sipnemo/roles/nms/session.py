@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sipnemo.roles.nms.reinvite import Move
 
 
+_NONE: Final = (0, float("-inf"), "")
 _SUCCESS: Final = Status.SUCCESS
 "Looking a member up in its Enum costs as much as a call, and `live` is asked ten times in each."
 
@@ -77,6 +78,7 @@ class Session:
 
     __slots__ = (
         "ack_awaited_until",
+        "acked",
         "acknowledged",
         "answered_at",
         "call_id",
@@ -101,6 +103,7 @@ class Session:
         "move",
         "moves",
         "outgoing",
+        "owed",
         "packets",
         "path",
         "pending",
@@ -109,6 +112,7 @@ class Session:
         "status",
         "to_value",
         "token",
+        "unheard",
         "urgent",
     )
 
@@ -139,7 +143,7 @@ class Session:
         "The confirmed one."
         self.media: SessionMedia | None = None
         self.pending: Forward | None = None
-        "The INVITE at hand that was forwarded, if any: no second offer while it lasts (RFC 3261 §14)."
+        "The INVITE, or UPDATE with an offer, at hand that was forwarded: no second offer while it lasts (§14)."
         self.move: Move | None = None
         "The move at hand, if any."
         self.early: EarlyCall | None = None
@@ -166,7 +170,13 @@ class Session:
         self.acknowledged = False
         "An ACK of a 2xx has passed."
         self.ack_awaited_until = 0.0
-        "A 2xx to an INVITE of the SIP-CN has gone out: no INVITE of ours until its ACK, or this instant (§14.1)."
+        "A 2xx to an INVITE has passed: no INVITE of ours until its ACK, or this instant (§14.1); 0: it has come."
+        self.owed = 0
+        "CSeq towards the SIP-MN of the SIP-CN's last INVITE that was answered."
+        self.acked: tuple[int, float, str] = _NONE
+        "The last ACK to the SIP-CN: its CSeq, when it passed, and its description where it had one."
+        self.unheard: tuple[int, ...] = ()
+        "CSeqs of INVITEs to the SIP-CN whose answers, if any, went to a path that is dead."
         self.invitation: tuple[str, str, int, str] | None = None
         self.created_at = now
         self.answered_at: float | None = None

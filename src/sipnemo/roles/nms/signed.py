@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from sipnemo.roles.endpoint import via_line
+from sipnemo.roles.nms.forward import Unheard
 from sipnemo.roles.nms.hops import OFFER
 from sipnemo.roles.nms.trunk import MOST_CHALLENGES, Signature
 from sipnemo.roles.node import Send
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Response
 from sipnemo.sip.server_location import Target
-from sipnemo.sip.transaction import ClientTransaction
+from sipnemo.sip.transaction import ClientTransaction, InviteClient, State
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
@@ -23,7 +24,7 @@ class Asker(Protocol):
     """Who sends such a request and waits for what becomes of it."""
 
     def on_answer(self, request: SignedRequest, response: Response, now: float) -> None:
-        """A response that is no challenge that could be met; 100 is left out, and every 2xx has been acknowledged."""
+        """A response that is no challenge that could be met; 100 is left out, every 2xx has been acknowledged."""
 
     def on_silence(self, request: SignedRequest, status: int, now: float) -> None:
         """No final response: 408 nothing came in time, 503 the transport failed."""
@@ -112,7 +113,7 @@ class SignedRequest:
         """The SIP-CN, or a proxy on the way, has answered."""
         status = response.status
         if status == 100:
-            return
+            return  # of the next hop only
         if self._ack and 200 <= status < 300:
             self._acknowledge(client.flow, now)  # our ACK was lost
             return
@@ -135,6 +136,7 @@ class SignedRequest:
         """Nothing came, or nothing could be sent."""
         if client is self._client:
             self._client = None
+            self._unheard()
             self._asker.on_silence(self, status, now)
 
     def abandon(self) -> None:
@@ -142,6 +144,7 @@ class SignedRequest:
         if self._client is not None:
             self._client.abandon()
             self._client = None
+            self._unheard()
 
     def _acknowledge(self, flow: Flow, now: float) -> None:
         self._node.act(Send(self._ack, flow))
@@ -156,11 +159,24 @@ class SignedRequest:
             if not dialog.routes:
                 dialog.next_hop = None
 
+    def cancel(self, now: float) -> None:
+        """Take back an INVITE that has had a provisional response; its final one still comes (§9.1)."""
+        client = self._client
+        if isinstance(client, InviteClient) and client.state is State.PROCEEDING:
+            client.layer.request(Unheard(), client.branch, "CANCEL", client.cancel(), client.flow, now)
+
+    def _unheard(self) -> None:
+        """Its answer may have gone to a path that is dead."""
+        if self.method == "INVITE":
+            self.session.unheard = (*self.session.unheard[-3:], self.cseq)
+
     def _meets(self, response: Response, flow: Flow) -> bool:
-        self.challenges += 1
-        return self.challenges <= MOST_CHALLENGES and self._node.trunk.challenged(
+        if self.challenges == MOST_CHALLENGES or not self._node.trunk.challenged(
             hop_of(flow), response, self._signature
-        )
+        ):
+            return False
+        self.challenges += 1
+        return True
 
 
 class Goodbye:
