@@ -6,6 +6,7 @@ import pytest
 from nms_world import FAR, INSIDE, PHONE, UPLINKS, Gateway
 
 from sipnemo.roles.nms.settings import SessionSettings
+from sipnemo.roles.node import Link
 
 UP1, UP2 = UPLINKS.values()
 SDP = "v=0\r\no=- 1 1 IN IP4 {0}\r\ns=-\r\nc=IN IP4 {0}\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
@@ -83,10 +84,11 @@ def test_a_move_is_a_refresh_of_the_session_timer() -> None:
     assert not gateway.node.calls.open
 
 
-def test_a_far_end_behind_a_path_that_is_off_gets_no_bye() -> None:
+def test_a_far_end_gets_no_bye_while_there_is_no_path() -> None:
     gateway = Gateway(session=SessionSettings(suspend_for=3600.0))
     talk(gateway, TIMER)
-    gateway.silent.update((UP1, UP2))
+    for index, name in enumerate(UPLINKS, 3):
+        gateway.feed(Link(name, index, False, ()))
     gateway.run(130.0)
     assert not gateway.got(FAR, "BYE")
     assert gateway.got(PHONE, "BYE")

@@ -200,6 +200,7 @@ class Answers:
         session, server = forward.session, forward.server
         if forward.cancelled and forward.request.method == "INVITE":
             status = 487
+        status, lines = self.node.suspension.unanswered(forward, status, now)
         if not server.finished:
             self.node.respond(server, status, now)
         if session.pending is forward:

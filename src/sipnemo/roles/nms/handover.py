@@ -73,6 +73,7 @@ class Handover:
         """No path for too long: the calls that waited for one end (R18)."""
         self._giving_up = None
         for session in [session for session in self._node.calls.open if not session.path.on]:
+            self._node.own_requests.hang_up_outside(session, "no uplink", now)
             self._node.own_requests.hang_up_inside(session, "no uplink", now)
 
     def path_on(self, path: Path, now: float) -> None:

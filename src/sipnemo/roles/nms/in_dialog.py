@@ -47,6 +47,8 @@ class InDialog:
             dialog.received_from_mn = request.cseq
         else:
             dialog.received_from_cn = request.cseq
+        if outward and not session.path.on and node.suspension.takes(server, request, session, now):
+            return
         offers = method == "INVITE" or (method == "UPDATE" and request.body != "")
         carrying = session.pending is not None and session.pending.carries
         if method == "INVITE" and session.pending is not None and not (carrying and outward):

@@ -52,5 +52,6 @@ class LostCalls:
         node = self._node
         node.log("info", "call ended whose ends are silent", session.call_id, cause=cause)
         node.act(Count("calls_given_up", (cause,)))
-        node.own_requests.hang_up_outside(session, now)
-        node.own_requests.hang_up_inside(session, "nothing is heard of this call", now)
+        why = "nothing is heard of this call"
+        node.own_requests.hang_up_outside(session, why, now)
+        node.own_requests.hang_up_inside(session, why, now)

@@ -33,6 +33,7 @@ from sipnemo.roles.nms.rescue import answer_elsewhere, restart_requests
 from sipnemo.roles.nms.session import Session
 from sipnemo.roles.nms.settings import NmsSettings
 from sipnemo.roles.nms.strangers import Strangers
+from sipnemo.roles.nms.suspension import Goodbyes, Suspension
 from sipnemo.roles.nms.trunk import Trunk
 from sipnemo.roles.node import (
     Closed,
@@ -91,6 +92,8 @@ class MobilityServer(Endpoint):
         self.answers = Answers(self)
         self.merging = Merging(self)
         self.own_requests = OwnRequests(self)
+        self.suspension = Suspension(self)
+        self.goodbyes = Goodbyes(self)
         self.relay = Relay(self)
         self.handover = Handover(self)
         self.load = LoadMeter(self)
@@ -253,6 +256,7 @@ class MobilityServer(Endpoint):
             self.act(Notice("ready"))
         self.home.path_on(path, now)
         self.handover.path_on(path, now)
+        self.goodbyes.path_on(now)
         restart_requests(self, now)
 
     def path_off(self, path: Path, cause: str, now: float) -> None:
@@ -260,7 +264,10 @@ class MobilityServer(Endpoint):
         self.handover.path_off(path, cause, now)
         self.home.path_lost(path, now)  # a drained one too: who calls now shall come by another
         answer_elsewhere(self, path)
-        restart_requests(self, now)
+        if self.paths.on():
+            restart_requests(self, now)
+        else:
+            self.suspension.begins(now)
         if not path.present:
             self.probers[path].stop()
 
@@ -289,18 +296,18 @@ class MobilityServer(Endpoint):
 
     def choose(self, session: SessionView | None, now: float) -> Path:
         """The path for something new; 503 when none is ON."""
-        ranked = self.ranked(session) or self._doubtful()
+        ranked = self.ranked(session) or self.doubtful()
         if not ranked:
             raise SipError(503, "No uplink", ("Retry-After: 5",))
         return ranked[0]
 
-    def _doubtful(self) -> list[Path]:
+    def doubtful(self) -> list[Path]:
         """Paths that are OFF only because the SIP-HS does not answer: better a try than a refusal."""
         return [path for path in self.paths.all if path.present and path.wanted and path.reason == "probe"]
 
     def way_out(self, target: Target) -> Flow | None:
         """The flow to a target over the best path that fits it, as things are now."""
-        paths = self.ranked(None) or self._doubtful()
+        paths = self.ranked(None) or self.doubtful()
         return next((flow for path in paths if (flow := path.flow_to(target)) is not None), None)
 
     def admit_session(self) -> None:

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 from sipnemo.roles.endpoint import via_line
 from sipnemo.roles.nms.forward import Unheard
 from sipnemo.roles.nms.session import Dialog, Session
-from sipnemo.roles.nms.signed import Goodbye, SignedRequest
 from sipnemo.roles.node import Send
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Response
-from sipnemo.sip.server_location import Target
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
@@ -86,18 +84,9 @@ class OwnRequests:
         ]
         return "\r\n".join(lines).encode("latin-1")
 
-    def hang_up_outside(self, session: Session, now: float) -> None:
-        """Tell the SIP-CN that the call is over, if its path works."""
-        dialog, path = session.dialog, session.path
-        if dialog is None or not session.live or not path.on:
-            return
-
-        def located(targets: list[Target], at: float) -> None:
-            flow = next((flow for flow in map(path.flow_to, targets) if flow is not None), None)
-            if flow is not None:
-                SignedRequest(self.node, Goodbye(), session, dialog, "BYE", (), "").send(flow, at)
-
-        self.node.calls.locate_dialog(dialog, located, now)
+    def hang_up_outside(self, session: Session, why: str, now: float) -> None:
+        """Tell the SIP-CN that the call is over, now or as soon as there is a path (R18)."""
+        self.node.goodbyes.owe(session, reason_of(why), now)
 
     def hang_up_inside(self, session: Session, why: str, now: float) -> None:
         """The SIP-CN knows of no call any more, or cannot be reached: tell the SIP-MN, and end it."""
@@ -114,9 +103,14 @@ class OwnRequests:
             f"To: {session.local_value}",
             f"Call-ID: {session.call_id}",
             f"CSeq: {session.i.sent} BYE",
-            f'Reason: SIP;cause=480;text="{why}"',
+            f"Reason: {reason_of(why)}",
             "Content-Length: 0\r\n\r\n",
         ]
         data = "\r\n".join(lines).encode("latin-1")
         self.node.layer.request(Unheard(), branch, "BYE", data, session.inside, now)
         self.node.calls.end(session, now)
+
+
+def reason_of(why: str) -> str:
+    """A Reason value (RFC 3326) of a call that the gateway ends."""
+    return f'SIP;cause=480;text="{why}"'

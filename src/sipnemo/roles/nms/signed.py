@@ -179,16 +179,6 @@ class SignedRequest:
         return True
 
 
-class Goodbye:
-    """Sends a BYE whose answer changes nothing, unless it asks for credentials."""
-
-    def on_answer(self, request: SignedRequest, response: Response, now: float) -> None:
-        """Absorb the answer."""
-
-    def on_silence(self, request: SignedRequest, status: int, now: float) -> None:
-        """Absorb the silence."""
-
-
 def hop_of(flow: Flow) -> Target:
     """The next hop at the other end of a flow: whoever is behind it asks for credentials."""
     return Target(flow.local.transport, *flow.remote)
