@@ -202,7 +202,7 @@ class Answers:
             status = 487
         status, lines = self.node.suspension.unanswered(forward, status, now)
         if not server.finished:
-            self.node.respond(server, status, now)
+            self.node.respond(server, status, now, headers=lines)
         if session.pending is forward:
             session.pending = None
             if forward.carries:
