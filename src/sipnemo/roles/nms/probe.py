@@ -251,6 +251,8 @@ class Prober:
         """Neither this path nor another was answered: do media arrive?"""
         if self._lost < self._node.settings.probe.probe_lost or not self._path.proven:
             return
+        if now < self._arrived_at + ARRIVAL_WITHIN:
+            return  # two lost probes have asked at once, and the first reading has told already
         arrived = sum(packets for packets, _ in counted.counters.values())
         if self._arrived is None or arrived <= self._arrived:
             self._silent(now)
