@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -14,11 +13,11 @@ from sipnemo.app.config import ConfigError
 from sipnemo.app.scenario import read_scenario, shipped
 from sipnemo.app.scenario_schema import DEEDS, GATEWAY_TABLES, LAB
 from sipnemo.app.toml_lines import find_items
+from sipnemo.lab.chronicle import Chronicle
 from sipnemo.lab.line import Quality
-from sipnemo.lab.play import Play
 from sipnemo.lab.report import Call, Event, Gap, Move, Run, Stream
 from sipnemo.lab.scenario import Scenario, Step, Uplink, unfolded
-from sipnemo.lab.stage import Stage
+from sipnemo.lab.tally import facts, stream_of
 from sipnemo.lab.verdict import judge
 
 GOOD = """\
@@ -55,6 +54,9 @@ on = [1, 2]
 [probe]
 hold_down = 3.0
 """
+
+
+SCENARIO = Scenario("t", "s", (Uplink(1, Quality()),), 1, 0, (), 20.0)
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -190,15 +192,35 @@ def test_a_move_belongs_to_what_was_done_to_its_path(at: float, path: str, text:
         Event(3.0, "kill hs", closes=False),
         call,
     ]
-    found = Play.cause(cast(Play, SimpleNamespace(events=events, harmless=[call])), at, path)
+    chronicle = Chronicle(SCENARIO)
+    chronicle.events, chronicle.harmless = events, [call]
+    found = chronicle.cause(at, path)
     assert (found and found.text) == text
 
 
 def test_a_first_attempt_that_was_given_up_is_not_the_end_of_a_call() -> None:
     told = [("ended", 1.0), ("answered", 2.0), ("ended", 9.0)]
     events = [{"event": event, "account": "out1", "call_id": "a", "t": at} for event, at in told]
-    stage = SimpleNamespace(inside=SimpleNamespace(events=[]), outside=SimpleNamespace(events=events))
-    assert Stage.facts(cast(Stage, stage)) == {"out1": {"answered": 2.0, "ended": 9.0, "call_id": "a"}}
+    assert facts(events) == {"out1": {"answered": 2.0, "ended": 9.0, "call_id": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "gaps"),
+    [
+        pytest.param([1, 2, 3], [], id="all in order"),
+        pytest.param([1, 2, None, None, 5, 6], [(60.0, 2)], id="two lost"),
+        pytest.param([1, 3, 2, 4], [], id="one late"),
+        pytest.param([1, 2, 2, 3], [(40.0, 0)], id="one twice"),
+        pytest.param([1, 4, 2, 5], [(20.0, 1)], id="one late, one lost"),
+        pytest.param([1, None, None, 2], [(60.0, 0)], id="silence"),
+        pytest.param([7, 8], [], id="what was sent before is not missed"),
+    ],
+)
+def test_a_stream_is_judged_by_its_arrivals(numbers: list[int | None], gaps: list[tuple[float, int]]) -> None:
+    arrivals = [(10 + 0.02 * turn, number, 0.0) for turn, number in enumerate(numbers) if number is not None]
+    found = stream_of(arrivals)
+    assert [(round(gap.gap_ms, 1), gap.lost) for gap in found.gaps] == gaps
+    assert found.received == len({number for number in numbers if number})
 
 
 # ------------------------------------------------------------------------------------------------- the verdict
@@ -219,15 +241,12 @@ def stood(expect: dict[str, Any], **step: Any) -> dict[str, bool]:
     )
     moves = (Move(CUT, "carrier", "1/x", "2/y", 12.003, ("a", "b")),)
     run = Run(50.0, calls, (CUT, MEND), moves, started_at=10.0, hangup_at=30.0)
-    play = SimpleNamespace(
-        scenario=scenario,
-        done={1: [CUT], 2: [MEND]},
-        waves={(12.003, 1): {"each": [{"ended": "verified"}, {"ended": "unverified"}]}},
-        sessions={"a": {"moves": 1}, "b": {"moves": 2}},
-        failed_commands=[],
-        path_is_on=lambda number: number == 2,
-    )
-    return {verdict.what: verdict.met for verdict in judge(cast(Play, play), run)}
+    chronicle = Chronicle(scenario)
+    chronicle.done = {1: [CUT], 2: [MEND]}
+    chronicle.waves = {(12.003, 1): {"each": [{"ended": "verified"}, {"ended": "unverified"}]}}
+    chronicle.sessions = {"a": {"moves": 1}, "b": {"moves": 2}}
+    chronicle.on = [2]
+    return {verdict.what: verdict.met for verdict in judge(chronicle, run)}
 
 
 @pytest.mark.parametrize(

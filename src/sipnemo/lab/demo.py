@@ -14,20 +14,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from sipnemo import __version__
-from sipnemo.lab import ladder
-from sipnemo.lab.charts import Ladder, Track
-from sipnemo.lab.delay import RTP
 from sipnemo.lab.line import Quality
 from sipnemo.lab.live import Screen
 from sipnemo.lab.namespace import NamespacesForbiddenError, SandboxError
 from sipnemo.lab.processes import ProgramError
+from sipnemo.lab.recorded import moved_call, path_numbers, tracks
 from sipnemo.lab.report import Run, run_report, write_json
 from sipnemo.lab.report_html import page
 from sipnemo.lab.story import Demo
-from sipnemo.lab.topology import WAYS, Topology, World, ipv4_only, one_gateway
+from sipnemo.lab.topology import World, ipv4_only, one_gateway
 
 OK, DROPPED, FAILED = 0, 1, 2
-LADDER_SECONDS = 2.0
 MOST_CALLS = 2000
 
 
@@ -89,46 +86,8 @@ def run_demo(arguments: argparse.Namespace) -> Run:
         world = stack.enter_context(World(topology, record=directory))
         run = Demo(arguments.calls, arguments.rtt, world, directory, output, screen, phones).run()
         write_json(run_report(run), output / "report.json")
-        chart = moved_call(run, world, topology)
+        chart = moved_call(run, world.messages(), topology, path_numbers(world))
         (output / "report.html").write_text(page(run, tracks(world), chart, __version__))
         report = run_report(run)
         screen.say(f"{report['calls']} calls, {report['dropped']} dropped; see {output}/report.html")
     return run
-
-
-def tracks(world: World) -> list[Track]:
-    """RTP on each path and direction."""
-    found = []
-    for number in path_numbers(world):
-        line = world.line(f"uplink{number}")
-        for way in WAYS:
-            packets = [packet for packet in line.packets(way) if packet.kind == RTP]
-            passed, lost = ([p.at for p in packets if p.dropped is fate] for fate in (False, True))
-            found.append(Track(f"path {number} {way}", f"path{number}", passed, lost))
-    return found
-
-
-def path_numbers(world: World) -> list[int]:
-    """The numbers of the gateway's uplinks."""
-    return [int(name.removeprefix("uplink")) for name in world.lines]
-
-
-def moved_call(run: Run, world: World, topology: Topology) -> Ladder | None:
-    """The messages of the first call that the first move moved."""
-    moved = [move for move in run.moves if move.call_ids]
-    if not moved:
-        return None
-    call_id = moved[0].call_ids[0]
-    call = next((call for call in run.calls if call.call_id == call_id), None)
-    if call is None:
-        return None
-    columns = {
-        topology.address("mn"): (f"phone\n{call.caller if call.caller.startswith('in') else call.callee}", ""),
-        topology.address("nms", "lan0"): ("SIP-NMS\ninside", ""),
-        **{topology.address("nms", f"wan{n}"): (f"SIP-NMS\npath {n}", f"path{n}") for n in path_numbers(world)},
-        topology.address("hs"): ("SIP-HS\nand phones' server", ""),
-        topology.address("cn"): (f"far end\n{call.caller if call.caller.startswith('out') else call.callee}", ""),
-    }
-    event = moved[0].event
-    title = f"{call.caller} → {call.callee}: {event.text}"
-    return ladder.build(title, call_id, world.messages(), columns, [event], event.at + LADDER_SECONDS)

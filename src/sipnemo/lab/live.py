@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -19,10 +19,11 @@ LAST_LINES = 9
 class Screen:
     """Where the demo tells its story; a context manager."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, now: Callable[[], float] = time.monotonic) -> None:
         self._console = Console(file=out)
         self._live: Live | None = None
-        self._start = time.monotonic()
+        self._now = now
+        self._start = now()
         self._story: list[str] = []
         self._paths: Sequence[Mapping[str, Any]] = ()
         self._calls = ""
@@ -30,7 +31,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line of the story."""
-        line = f"{time.monotonic() - self._start:6.1f} s  {text}"
+        line = f"{self._now() - self._start:6.1f} s  {text}"
         self._story.append(line)
         if self._live is None:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)

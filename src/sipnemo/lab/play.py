@@ -1,23 +1,21 @@
-"""A scenario, played: the world it names, its time line in real time, and what the gateway said of every move."""
+"""A scenario, played in real time by the real programs: the world it names and its time line."""
 
 from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from sipnemo.lab import tally
+from sipnemo.lab.chronicle import Chronicle
 from sipnemo.lab.live import Screen
 from sipnemo.lab.processes import SIPNEMO, ProgramError
-from sipnemo.lab.report import Event, Move, Run
+from sipnemo.lab.report import Run
 from sipnemo.lab.scenario import CUTS, Scenario, Step
 from sipnemo.lab.stage import Stage
 from sipnemo.lab.topology import World, uplink_addresses
-
-EARLY = 0.02
-"Seconds by which the gateway may seem to have noticed something before it was done."
 
 
 class Play(Stage):
@@ -27,19 +25,11 @@ class Play(Stage):
         self, scenario: Scenario, world: World, directory: Path, logs: Path, screen: Screen, stack: ExitStack
     ) -> None:
         """`directory` is for what only the programs read; their logs go to `logs`, beside the report."""
-        rtt = min(2 * uplink.quality.delay for uplink in scenario.uplinks)
-        super().__init__(scenario.calls, rtt, world, directory, logs, screen, stack)
+        super().__init__(scenario.calls, scenario.rtt_ms, world, directory, logs, screen, stack)
         self.scenario = scenario
-        self.done: dict[int, list[Event]] = {}
-        "What has been done, by number of the file's event."
-        self.waves: dict[tuple[float, int], Mapping[str, Any]] = {}
-        "The gateway's own account of its moves."
-        self.sessions: dict[str, Mapping[str, Any]] = {}
-        "The last that the gateway told of each call."
+        self.chronicle = Chronicle(scenario)
+        self.events = self.chronicle.events
         self.commands: list[tuple[str, subprocess.Popen[str]]] = []
-        self.failed_commands: list[str] = []
-        self.harmless: list[Event] = []
-        "Those that no call moves for: calls made and hung up."
         self.next = 1
         self.broken: set[int] = set()
         "Uplinks that are cut."
@@ -49,8 +39,7 @@ class Play(Stage):
     def run(self) -> Run:
         """From the first namespace to the last figure."""
         scenario = self.scenario
-        efaces = [{"id": u.id, "interface": f"wan{u.id}", "families": ["ipv4"], **u.eface} for u in scenario.uplinks]
-        self.start_servers(efaces, scenario.gateway)
+        self.start_servers(scenario.efaces, scenario.gateway)
         self.start_phones(["--answer", f"{scenario.ring * 1e3:.0f}"] if scenario.ring else [])
         first = ["inside"] * scenario.from_inside + ["outside"] * scenario.from_outside
         for caller in first:
@@ -64,8 +53,9 @@ class Play(Stage):
         for command, process in self.commands:
             self.finish(command, process)
         self.ask()
+        self.chronicle.on = [number for number in scenario.names if self.path_is_on(number)]
         self.hang_up()
-        self.moves = self.told()
+        self.moves = self.chronicle.moves()
         return self.record()
 
     # ------------------------------------------------------------------------------------------------- deeds
@@ -73,17 +63,9 @@ class Play(Stage):
     def carry_out(self, step: Step) -> None:
         """One deed of the time line, noted with its instant."""
         self.ask()
-        text = step.text(self.scenario.names)
-        line = f"uplink{step.uplink}" if step.uplink else self.line_of(step.command)
-        touches = bool(line) and step.do != "flap"
-        at = self.act(step)
-        event = Event(at, text, line, expects_move=bool(step.expect.get("moved")), closes=touches, minor=step.minor)
-        self.events.append(event)
-        self.done.setdefault(step.number, []).append(event)
-        if step.do in ("call", "hang-up"):
-            self.harmless.append(event)
+        event = self.chronicle.note(step, self.act(step))
         if not step.minor:
-            self.screen.say(text)
+            self.screen.say(event.text)
 
     def act(self, step: Step) -> float:
         """Do it; returns when."""
@@ -118,8 +100,7 @@ class Play(Stage):
 
     def restore(self, number: int) -> float:
         """Mend the line and make it as good as it was at first."""
-        uplink = next(uplink for uplink in self.scenario.uplinks if uplink.id == number)
-        quality = uplink.quality
+        quality = self.scenario.uplink(number).quality
         line = self.world.line(f"uplink{number}")
         at = line.set(delay=quality.delay, jitter=quality.jitter, loss=quality.loss, rate=quality.rate)
         if number in self.broken:
@@ -144,13 +125,9 @@ class Play(Stage):
 
     def hang_up_some(self, count: int) -> None:
         """Hang up the oldest calls that live."""
-        known = self.facts()
-        for number, placed in sorted(self.placed.items()):
-            fact = known.get(f"in{number}", {})
-            if count and placed.hung_up_at is None and "answered" in fact and "ended" not in fact:
-                placed.hung_up_at = time.monotonic()
-                self.inside.command(f"hangup {fact['call_id']}")
-                count -= 1
+        for placed, call_id in tally.oldest_live(self.placed, self.facts(), count):
+            placed.hung_up_at = time.monotonic()
+            self.inside.command(f"hangup {call_id}")
 
     def finish(self, command: str, process: subprocess.Popen[str]) -> None:
         """See a command end; remember it when it failed."""
@@ -159,41 +136,11 @@ class Play(Stage):
         except subprocess.TimeoutExpired:
             raise ProgramError(f"sipnemo {command}: has not ended") from None
         if process.returncode:
-            self.failed_commands.append(f"sipnemo {command}: {said.strip()}")
+            self.chronicle.failed_commands.append(f"sipnemo {command}: {said.strip()}")
 
     # --------------------------------------------------------------------------------------------- what is known
 
     def ask(self) -> None:
-        """Hear the gateway about its moves and calls: it forgets the oldest."""
+        """Hear the gateway about its moves and calls."""
         assert self.admin is not None
-        for row in self.admin.rows("moves", fresh=True):
-            if row.get("calls"):
-                self.waves[float(row["at"]), int(row["move"])] = row
-        for row in self.admin.rows("sessions", fresh=True):
-            self.sessions[str(row["call_id"])] = row
-
-    def told(self) -> list[Move]:
-        """The gateway's moves, each joined with the event that made it."""
-        moves = []
-        for (at, _), row in sorted(self.waves.items()):
-            event = self.cause(at, str(row["from_path"]))
-            calls = tuple(str(one["call_id"]) for one in row.get("each", ()))
-            targets = ", ".join(str(name) for name in row.get("to_paths") or ())
-            took = row.get("duration_ms")
-            done = None if took is None else at + float(took) / 1e3
-            if event is not None:
-                moves.append(Move(event, str(row["cause"]), str(row["from_path"]), targets, at, calls, done))
-        return moves
-
-    def cause(self, at: float, path: str) -> Event | None:
-        """The last thing done before to the path's own line or to a server, else to any line."""
-        before = [event for event in self.events if event.at <= at + EARLY and event not in self.harmless]
-        line = f"uplink{path.partition('/')[0]}"
-        near = [event for event in before if event.line == line or not event.closes]
-        found = near or before
-        return found[-1] if found else None
-
-    def line_of(self, command: str) -> str:
-        """The line that `path 1 off` is about."""
-        words = command.split()
-        return f"uplink{words[1]}" if len(words) > 2 and words[0] == "path" else ""
+        self.chronicle.hear(self.admin.rows("moves", fresh=True), self.admin.rows("sessions", fresh=True))

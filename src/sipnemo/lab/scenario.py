@@ -2,7 +2,7 @@
 
     Scenario(title="Tunnel", …, steps=(Step(3.0, "silent", uplink=1), Step(9.0, "restore", uplink=1)))
 
-`play.py` runs one, `verdict.py` judges the run.
+`play.py` runs one in real time, `simulated.py` in virtual time, `verdict.py` judges the run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sipnemo.lab.line import Direction, Quality
-from sipnemo.lab.stage import Side
+from sipnemo.lab.tally import Side
 from sipnemo.lab.topology import How
 
 CUTS: Mapping[str, How] = {"carrier-down": "carrier", "address-gone": "address", "silent": "silent"}
@@ -130,6 +130,9 @@ class Scenario:
     quick: bool = False
     "It is one of the few that run with every test."
 
+    name: str = ""
+    "By which `sipnemo lab` finds it: a file, or one that is shipped."
+
     @property
     def calls(self) -> int:
         """Every call there will ever be."""
@@ -139,6 +142,20 @@ class Scenario:
     def names(self) -> dict[int, str]:
         """The uplinks' names."""
         return {uplink.id: uplink.name for uplink in self.uplinks}
+
+    @property
+    def efaces(self) -> list[dict[str, Any]]:
+        """The gateway's [[eface]] tables."""
+        return [{"id": u.id, "interface": f"wan{u.id}", "families": ["ipv4"], **u.eface} for u in self.uplinks]
+
+    @property
+    def rtt_ms(self) -> float:
+        """The shortest round trip of any uplink at first."""
+        return min(2 * uplink.quality.delay for uplink in self.uplinks)
+
+    def uplink(self, number: int) -> Uplink:
+        """One uplink."""
+        return next(uplink for uplink in self.uplinks if uplink.id == number)
 
     def timeline(self) -> list[Step]:
         """The steps in order of time, flaps as the cuts and restores they consist of."""

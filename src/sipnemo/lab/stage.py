@@ -11,35 +11,19 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from sipnemo.lab import tally
 from sipnemo.lab.live import Screen
-from sipnemo.lab.processes import Admin, Phones, Program, Server, secret, toml
-from sipnemo.lab.report import Call, Event, Move, Run, Stream, stream_from
+from sipnemo.lab.processes import Admin, Phones, Program, Server
+from sipnemo.lab.report import Event, Move, Run, Stream, stream_from
+from sipnemo.lab.setup import GATEWAY, HOME, Tables, phones_password, write_configuration
+from sipnemo.lab.tally import Placed, Side
 from sipnemo.lab.topology import World
 
 PATIENCE = 30.0
 "Seconds the programs get for what takes them a fraction of one."
-
-GAP_OVER = 30.0
-"Milliseconds: the phones list longer silences; shorter ones are the unrest of a busy machine."
-
-HOME = "192.0.2.10"
-GATEWAY = "10.7.0.1"
-
-Side = Literal["inside", "outside"]
-Tables = Sequence[tuple[str, Mapping[str, Any]]]
-
-
-@dataclass(slots=True)
-class Placed:
-    """A call that was made."""
-
-    caller: Side
-    hung_up_at: float | None = None
-    "When we hung it up before the end."
 
 
 def had(side: Phones, event: str) -> set[str]:
@@ -71,39 +55,13 @@ class Stage:
         self.hangup_at = 0.0
         self.events: list[Event] = []
         self.moves: list[Move] = []
-        self.password = secret(directory, "phones", "demo")
+        self.password = phones_password(directory)
 
     # ------------------------------------------------------------------------------------------------- the set
 
     def start_servers(self, efaces: Sequence[Mapping[str, Any]], overrides: Tables = ()) -> None:
         """SIP-HS (also the phones' own server), then the gateway, until its paths are ON."""
-        count = self.calls
-        users = [("[[user]]", self.account(f"{side}{n}")) for side in ("in", "out") for n in range(1, count + 1)]
-        gateway = secret(self.directory, "gateway", "demo-gateway")
-        hs: Tables = [
-            ("[hs]", {"domain": HOME, "listen": ["udp:0.0.0.0:5060"], "store": f"sqlite:{self.directory}/home.db"}),
-            ("[[account]]", {"name": "gateway", "password_file": str(gateway)}),
-            *users,
-        ]
-        nms: Tables = [
-            (
-                "[nms]",
-                {
-                    "home": f"sip:{HOME}:5060",
-                    "account": "gateway",
-                    "password_file": str(gateway),
-                    "state_dir": str(self.directory / "nms"),
-                    "manage_routes": True,
-                },
-            ),
-            ("[iface]", {"address": GATEWAY}),
-            *(("[[eface]]", eface) for eface in efaces),
-            *overrides,
-        ]
-        (self.directory / "nms").mkdir()
-        for name, tables in (("hs", hs), ("nms", nms)):
-            config = self.directory / f"{name}.toml"
-            config.write_text(toml(tables))
+        for name, config in write_configuration(self.directory, self.calls, efaces, overrides).items():
             server = self.servers[name] = Server(self.world.host(name), name, config, self.directory, self.logs)
             self.stack.callback(server.close)
             self.programs.append(server)
@@ -111,8 +69,8 @@ class Stage:
         self.admin = Admin(self.world.host("nms"))
         self.screen.say("SIP-HS and SIP-NMS are up")
         ids = [int(eface["id"]) for eface in efaces]
-        what = "both paths" if len(ids) == 2 else "every path"
-        self.until(lambda: all(self.path_is_on(n) for n in ids), f"{what} to be ON", self.servers["nms"])
+        what = f"{'both paths' if len(ids) == 2 else 'every path'} to be ON and registered"
+        self.until(lambda: all(self.path_is_on(n, registered=True) for n in ids), what, self.servers["nms"])
 
     def start_phones(self, answer: Sequence[str] = ()) -> None:
         """All accounts of one side in one process, until every one is registered. `answer`: how they answer."""
@@ -153,38 +111,12 @@ class Stage:
         """All calls and moves as they stand now."""
         inside, outside = (self.streams(side) for side in (self.inside, self.outside))
         end = self.hangup_at or time.monotonic()
-        known = self.facts()
-        calls = []
-        for number, placed in sorted(self.placed.items()):
-            mine, theirs = f"in{number}", f"out{number}"
-            caller, callee = (mine, theirs) if placed.caller == "inside" else (theirs, mine)
-            facts = known.get(mine, {}), known.get(theirs, {})
-            limit = min(end, placed.hung_up_at or end)
-            calls.append(
-                Call(
-                    call_id=facts[0].get("call_id") or facts[1].get("call_id") or f"{caller}-{callee}",
-                    caller=caller,
-                    callee=callee,
-                    answered_at=max(f["answered"] for f in facts) if all("answered" in f for f in facts) else None,
-                    ended_at=min((f["ended"] for f in facts if f.get("ended", limit) < limit), default=None),
-                    hung_up_at=placed.hung_up_at,
-                    up=outside.get(theirs, Stream()),
-                    down=inside.get(mine, Stream()),
-                )
-            )
-        return Run(self.rtt_ms, tuple(calls), tuple(self.events), tuple(self.moves), self.started_at, end)
+        calls = tally.calls(self.placed, self.facts(), inside, outside, end)
+        return Run(self.rtt_ms, calls, tuple(self.events), tuple(self.moves), self.started_at, end)
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """Of each account, when its call was answered and ended, and its Call-ID."""
-        found: dict[str, dict[str, Any]] = {}
-        for event in self.inside.events + self.outside.events:
-            if event.get("event") in ("answered", "ended"):
-                one = found.setdefault(event["account"], {})
-                if event["event"] == "answered":
-                    one.pop("ended", None)  # a first attempt of the same call, over another path, was given up
-                one.setdefault(event["event"], event["t"])
-                one["call_id"] = event.get("call_id")
-        return found
+        return tally.facts(self.inside.events + self.outside.events)
 
     def streams(self, side: Phones) -> dict[str, Stream]:
         """Every account's media record, asked for now unless the calls are over."""
@@ -217,26 +149,23 @@ class Stage:
         """The accounts of one side that are party to a call made."""
         return (f"{'in' if side is self.inside else 'out'}{number}" for number in self.placed)
 
-    def path_is_on(self, eface_id: int) -> bool:
-        """Whether the gateway uses this uplink."""
+    def path_is_on(self, eface_id: int, registered: bool = False) -> bool:
+        """Whether the gateway uses this uplink, and the home server knows."""
         paths = [path for path in self.paths if path.get("eface_id") == eface_id]
-        return bool(paths) and all(path.get("status") == "ON" for path in paths)
+        on = all(path.get("status") == "ON" and (path.get("registered") or not registered) for path in paths)
+        return bool(paths) and on
 
     # ------------------------------------------------------------------------------------------------- mechanics
 
     def phones(self, host: str, side: str, more: Sequence[str]) -> Phones:
         """One `sipnemo phone` with an account per call."""
         arguments = ["--json", "--account", f"{side}{{n}}", "--count", str(self.calls), "--server", f"sip:{HOME}"]
-        arguments += ["--gap-over", str(GAP_OVER)]
+        arguments += ["--gap-over", str(tally.GAP_OVER)]
         arguments += ["--password-file", str(self.password), *more]
         made = Phones(self.world.host(host), f"phones-{side}", arguments, self.logs)
         self.stack.callback(made.close)
         self.programs.append(made)
         return made
-
-    def account(self, name: str) -> dict[str, str]:
-        """A user of the phones' own server."""
-        return {"name": name, "password_file": str(self.password)}
 
     def look(self) -> None:
         """Take in whatever has happened, and show it."""

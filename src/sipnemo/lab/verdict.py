@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from sipnemo.lab.play import Play
+from sipnemo.lab.chronicle import Chronicle
 from sipnemo.lab.report import HEARD_AFTER, PACKET_INTERVAL_MS, Call, Event, Move, Run, Stream, run_report
 from sipnemo.lab.scenario import Step
 
@@ -23,36 +23,41 @@ class Verdict(NamedTuple):
     met: bool
 
 
-def judge(play: Play, run: Run) -> list[Verdict]:
+def judge(chronicle: Chronicle, run: Run) -> list[Verdict]:
     """Every expectation of the scenario, in the file's order."""
-    found = [*of_the_whole(play, run), *(one for step in play.scenario.steps for one in of_a_step(play, run, step))]
-    found += [Verdict("command", "done", told, False) for told in play.failed_commands]
+    found = [
+        *of_the_whole(chronicle, run),
+        *(one for step in chronicle.scenario.steps for one in of_a_step(chronicle, run, step)),
+    ]
+    found += [Verdict("command", "done", told, False) for told in chronicle.failed_commands]
+    if chronicle.left:
+        found.append(Verdict("left in the gateway when all is over", "nothing", chronicle.left, False))
     return found
 
 
-def of_the_whole(play: Play, run: Run) -> Iterable[Verdict]:
+def of_the_whole(chronicle: Chronicle, run: Run) -> Iterable[Verdict]:
     """What is expected of the run as a whole."""
-    expect = play.scenario.expect
+    expect = chronicle.scenario.expect
     refused = [call for call in run.calls if call.answered_at is None]
     dropped = int(run_report(run)["dropped"]) - len(refused)
     yield at_most("dropped calls", expect.get("dropped", 0), dropped)
     yield at_most("calls never answered", expect.get("unanswered", 0), len(refused))
     if "unverified" in expect:
-        ended = [one["ended"] for wave in play.waves.values() for one in wave.get("each", ())]
+        ended = [one["ended"] for wave in chronicle.waves.values() for one in wave.get("each", ())]
         yield at_most("moves not verified", expect["unverified"], sum(one in ("unverified", "failed") for one in ended))
     if "moves_per_call" in expect:
-        most = max([0, *(int(row.get("moves") or 0) for row in play.sessions.values())])
+        most = max([0, *(int(row.get("moves") or 0) for row in chronicle.sessions.values())])
         yield at_most("moves of one call", expect["moves_per_call"], most)
     if "on" in expect:
-        on = sorted(number for number in play.scenario.names if play.path_is_on(number))
+        on = sorted(chronicle.on)
         wanted = sorted(expect["on"])
         yield Verdict("uplinks ON at the end", listed(wanted), listed(on), on == wanted)
     yield from limits("at any time", expect, run.calls, run.started_at, run.hangup_at)
 
 
-def of_a_step(play: Play, run: Run, step: Step) -> Iterable[Verdict]:
+def of_a_step(chronicle: Chronicle, run: Run, step: Step) -> Iterable[Verdict]:
     """What is expected of one event."""
-    events = play.done.get(step.number)
+    events = chronicle.done.get(step.number)
     if not events:
         return
     name = f"{step.at:g} s, {events[0].text}"

@@ -137,6 +137,8 @@ class Network:
         self.lan = "10.7.0."
         self.errors = False
         "Whether sending without carrier or address is reported to the sender (ENETUNREACH)."
+        self.refuses = False
+        "Whether a host on which a process has died answers for it with ICMP; else it is as if the host had gone."
         self.sent: list[tuple[float, Address, Address, bytes]] = []
         "Every SIP or STUN message handed to the network, while `keep` is set."
         self.keep = False
@@ -234,9 +236,18 @@ class Network:
         host = self.hosts.get(target[0])
         local = host.sockets.get(("UDP", *target)) if host is not None else None
         if host is None or local is None:
-            self.lost["nobody there"] += 1
+            self._refuse(source, target)
             return
         host.receive(data, Flow(local, source))
+
+    def _refuse(self, source: Address, target: Address) -> None:
+        """Nobody listens there: a host that lives says so (ICMP port unreachable)."""
+        self.lost["nobody there"] += 1
+        sender = self.hosts.get(source[0])
+        local = sender.sockets.get(("UDP", *source)) if sender is not None else None
+        if self.refuses and target[0] in self.hosts and sender is not None and local is not None:
+            for delay in self.ways(target[0], source[0]):
+                self.clock.after(delay, sender.failed, Flow(local, target), "Connection refused")
 
     def _stream(self, host: Host, flow: Flow) -> Connection:
         known = host.connections.get(flow)

@@ -228,6 +228,8 @@ class World:
         self.stations: dict[str, Station] = {}
         self.tickets = count(1)
         self._ifindex: dict[str, int] = {}
+        self._insides: dict[str, tuple[str, str]] = {}
+        "Device and address of each gateway's I-face, by name of its station."
 
     @property
     def now(self) -> float:
@@ -259,6 +261,7 @@ class World:
 
     def inside_link(self, gateway: Station, device: str, address: str) -> None:
         """The gateway's I-face."""
+        self._insides[gateway.name] = device, address
         self.network.hosts[address] = gateway.host
         self.phones.planes[address] = gateway.plane
         gateway.handle(Link(device, self._index(device), True, (address,)))
@@ -280,6 +283,20 @@ class World:
                 self.phones.planes.pop(address, None)
         addresses = tuple(uplink.addresses)
         gateway.handle(Link(uplink.device, self._index(uplink.device), uplink.carrier, addresses))
+
+    def restart(self, station: Station) -> None:
+        """Start a process again; a gateway finds its interfaces as they are, and no flow."""
+        plane = station.plane
+        station.plane = Plane(self.network, self.phones, station)
+        for address, known in self.phones.planes.items():
+            if known is plane:
+                self.phones.planes[address] = station.plane
+        station.restart()
+        if station.name in self._insides:
+            self.inside_link(station, *self._insides[station.name])
+        for uplink in self.network.uplinks.values():
+            if self.network.hosts.get(next(iter(uplink.addresses), "")) is station.host:
+                self.tell(station, uplink)
 
     def path_of(self, gateway: Station, group: int) -> MediaPath | None:
         """Where a group's media leave."""
