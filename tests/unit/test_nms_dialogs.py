@@ -5,10 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from nms_world import FAR, HOME, INSIDE, PHONE, SETTINGS, STRANGER, UPLINKS, Gateway
+from nms_world import FAR, HOME, INSIDE, PHONE, STRANGER, UPLINKS, Gateway
 
 from sipnemo.nemo.policy import weighted
-from sipnemo.roles.nms.settings import EfaceSettings
 from sipnemo.roles.node import Link
 from sipnemo.sip.message import Request
 
@@ -271,42 +270,6 @@ def test_a_call_begins_on_a_path_of_the_far_ends_family(gateway: Gateway) -> Non
     invite = gateway.call()
     assert gateway.flows[id(invite)].local.host == UP2
     assert UP2 in invite.value("contact")
-
-
-SDP = "v=0\r\no=- 1 1 IN IP4 {0}\r\ns=-\r\nc=IN IP4 {0}\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
-
-
-@pytest.mark.req("R7")
-@pytest.mark.parametrize(
-    ("heard", "tried"),
-    [
-        pytest.param(100, [UP2, "198.18.0.7"], id="who was heard before is looked for on every path"),
-        pytest.param(0, [UP2], id="who never spoke is not asked again and again"),
-    ],
-)
-def test_without_media_on_the_new_path_the_next_is_tried(heard: int, tried: list[str]) -> None:
-    uplinks = (*SETTINGS.efaces, EfaceSettings(id=3, priority=3, interface="wifi0"))
-    gateway = Gateway(efaces=uplinks)
-    gateway.feed(Link("wifi0", 5, True, ("198.18.0.7",)))
-    gateway.run(1.0)
-    kind = "Content-Type: application/sdp"
-    invite = gateway.call(kind, body=SDP.format("10.7.0.11"))
-    gateway.answer(FAR, invite, 200, kind, "Contact: <sip:cn@192.0.2.9>", body=SDP.format("192.0.2.9"))
-    gateway.request(PHONE, INSIDE, "ACK", "sip:cn@192.0.2.9", to="<sip:cn@192.0.2.9>;tag=cn")
-    session = next(iter(gateway.node.calls.open))
-    assert session.media is not None
-    gateway.counters = {key: (heard, 0) for key in session.media.flows if key.host == UP1}
-    gateway.feed(Link("wwan0", 3, False, (UP1,)))
-    moved: list[str] = []
-    for _ in range(4):
-        for again in gateway.got(FAR, "INVITE")[1 + len(moved) :]:
-            moved.append(gateway.flows[id(again)].local.host)
-            gateway.answer(FAR, again, 200, kind, "Contact: <sip:cn@192.0.2.9>", body=SDP.format("192.0.2.9"))
-        gateway.run(2.5)
-    assert moved == tried
-    assert gateway.node.handover.waves[-1].row()["ended"] == {"unverified": 1}
-    assert session.move is None
-    assert session.live
 
 
 def test_an_emergency_call_moves_before_the_others(gateway: Gateway) -> None:

@@ -45,7 +45,7 @@ COUNTERS: dict[str, Declared] = {
     "goodbyes": Declared("BYEs that far ends got after their call had ended here"),
     "malformed_messages": Declared("Messages that could not be parsed", ("status",)),
     "media_refused": Declared("Times flows of a call could not be forwarded"),
-    "moves": Declared("Calls that changed their path, by cause and outcome", ("cause", "outcome")),
+    "moves": Declared("Calls that changed their path, by cause and outcome", ("cause", "outcome", "reason")),
     "path_failures": Declared("Paths that went OFF", ("cause",)),
     "phone_registrations": Declared("Registrations of phones at their own servers", ("result",)),
     "registrations": Declared("Registrations, by how they ended", ("result",)),

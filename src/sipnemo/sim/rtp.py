@@ -82,6 +82,8 @@ class Phones:
         "Accounts that send to where the first packet after each offer or answer comes from, whatever it said."
         self.seen: Callable[[str, str, bool], None] | None = None
         "Told of each packet that is not within the LAN: from where, to where, and whether it gets through."
+        self.swallow: Callable[[str, str], bool] | None = None
+        "Whether a NAT or filter takes the media from one host to another, and lets SIP through."
 
     @property
     def open(self) -> int:
@@ -129,6 +131,8 @@ class Phones:
             return
         if source[0] in self.planes and target[0] in self.planes:
             self._arrive(source, target, packet)  # two phones of one gateway: the packet never leaves it
+            return
+        if self.swallow is not None and self.swallow(source[0], target[0]):
             return
         ends = network.translated(source, target)
         ways = network.ways(source[0], ends[1][0], SIZE) if ends is not None else []

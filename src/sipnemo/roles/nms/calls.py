@@ -137,7 +137,7 @@ class Calls:
 
     def way(self, session: Session) -> Path:
         """The path for a request of this session now: its own, or the best one while its move is still to come."""
-        if session.path.on:
+        if session.path.on or (session.live and session.path.works):
             return session.path
         ranked = fitting(self.node, session)
         return ranked[0] if ranked else session.path

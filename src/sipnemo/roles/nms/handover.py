@@ -19,6 +19,7 @@ from sipnemo.media.flow import FlowKey, MediaPath
 from sipnemo.nemo.session_list import SessionStatus
 from sipnemo.roles.nms.move_log import MoveRecord, Wave
 from sipnemo.roles.nms.order import rank
+from sipnemo.roles.nms.outcome import Outcome, Reason
 from sipnemo.roles.nms.pacing import Pacing
 from sipnemo.roles.nms.reinvite import Move
 from sipnemo.roles.node import Count, Counted, Notice, Observe, ReadCounters, SetPath
@@ -57,7 +58,7 @@ class Handover:
 
     def path_off(self, path: Path, cause: str, now: float) -> None:
         """A path is not to be used any more: every call of it moves."""
-        planned = cause == "command" and path.present and path.proven
+        planned = cause == "command" and path.works
         sessions = [session for session in path.sessions if session.status is not SessionStatus.TERMINATED]
         wave = self._wave(path, cause, planned, now)
         wave.calls = len(sessions)
@@ -66,13 +67,39 @@ class Handover:
             self._node.home.path_lost(path, now)  # before the re-INVITEs leave (MH-8)
         self.pacing.path_off(path, now)
         self._plan_all(sessions, wave, now)
+        self._aim_elsewhere(path, now)
+        self._suspend(now)
+
+    def path_died(self, path: Path, cause: str, now: float) -> None:
+        """A path that was drained works no more: what was planned for its calls becomes urgent."""
+        self._redirect(path, now)
+        self._node.home.path_lost(path, now)
+        silent_for = self._silent_for(path, cause, now)
+        for session in list(path.sessions):
+            if session.move is not None:
+                session.move.hasten(silent_for, now)
+        left = [session for session in path.sessions if session.move is None]  # their SIP-CNs would not follow
+        if left:
+            wave = self._wave(path, cause, False, now)
+            wave.calls = len(left)
+            self._plan_all(left, wave, now)
+        self._suspend(now)
+
+    def _aim_elsewhere(self, path: Path, now: float) -> None:
+        """Calls that are still on another path, and were to move to the one that is OFF now."""
+        for session in list(self._node.calls.open):
+            move = session.move
+            if move is not None and move.path is path and session.path is not path:
+                move.aim_lost(now)
+
+    def _suspend(self, now: float) -> None:
         if not self._node.paths.on() and self._giving_up is None:
             self._giving_up = self._node.timers.set(now + self._node.settings.session.suspend_for, self._give_up)
 
     def _give_up(self, now: float) -> None:
         """No path for too long: the calls that waited for one end (R18)."""
         self._giving_up = None
-        for session in [session for session in self._node.calls.open if not session.path.on]:
+        for session in [session for session in self._node.calls.open if not session.path.works]:
             self._node.own_requests.hang_up_outside(session, "no uplink", now)
             self._node.own_requests.hang_up_inside(session, "no uplink", now)
 
@@ -85,8 +112,9 @@ class Handover:
             self._node.act(SetPath(self._node.paths.media_path(path)))
         stranded = [s for s in self._node.calls.open if not s.path.on and s.live and s.move is None]
         for off in dict.fromkeys(session.path for session in stranded):
-            wave = self._wave(off, off.reason or "address", False, now)
-            self._redirect(off, now)
+            wave = self._wave(off, off.reason or "address", off.works, now)
+            if not off.works:
+                self._redirect(off, now)
             there = [session for session in stranded if session.path is off]
             wave.calls = len(there)
             self._plan_all(there, wave, now)
@@ -117,18 +145,21 @@ class Handover:
     def session_ended(self, session: Session, now: float) -> None:
         """The call is over; so is its move."""
         if session.move is not None:
-            session.move.end("hung up", "", now)
+            session.move.end(Outcome.HUNG_UP, Reason.NONE, now)
 
     # -------------------------------------------------------------------------------------------------- planning
 
     def _wave(self, path: Path, cause: str, planned: bool, now: float) -> Wave:
         self._number += 1
-        heard = self._node.last_heard(path)
-        # Of a carrier or an address the kernel tells at once; a silent path is known by when it last spoke.
-        detected = now - heard if cause == "probe" and heard is not None else 0.0
-        wave = Wave(self._number, cause, path.name, planned, now, detected)
+        wave = Wave(self._number, cause, path.name, planned, now, self._silent_for(path, cause, now))
         self.waves.append(wave)
         return wave
+
+    def _silent_for(self, path: Path, cause: str, now: float) -> float:
+        """How long a path has been silent that is OFF now, in seconds."""
+        # Of a carrier or an address the kernel tells at once; a silent path is known by when it last spoke.
+        heard = self._node.last_heard(path)
+        return now - heard if cause == "probe" and heard is not None else 0.0
 
     def _redirect(self, path: Path, now: float) -> None:
         """The uplink direction of all calls of a dead path, with one write (RO-10)."""
@@ -178,7 +209,7 @@ class Handover:
         if not self._watching:
             return
         self._read = list(islice(self._watching.values(), WATCHED))
-        keys = [key for move in self._read for key in move.keys_down()]
+        keys = [key for move in self._read for key in move.checking.to_count()]
         self._node.act(ReadCounters(self._node.ticket(self._counted), tuple(keys)))
 
     def _counted(self, counted: Counted, now: float) -> None:
@@ -187,35 +218,35 @@ class Handover:
         for move in read:
             if self._watching.get(move.session) is move:
                 self._watching[move.session] = self._watching.pop(move.session)  # to the end: each gets its turn
-                move.counted(counters, now)
+                move.checking.counted(counters, now)
         if self._watching and self._watcher is None:
             self._watcher = self._node.timers.set(now + WATCH_EVERY, self._watch)
 
     # -------------------------------------------------------------------------------------------------- the end
 
-    def moved(self, move: Move, outcome: str, reason: str, now: float) -> None:
+    def moved(self, move: Move, outcome: Outcome, reason: Reason, now: float, detail: str) -> None:
         """One call's move has ended."""
         self.unwatch(move)
         self.pacing.forget(move)
         wave = move.wave
-        record = self._record(move, outcome, reason)
-        self._node.act(Count("moves", (wave.cause, outcome)))
+        record = self._record(move, outcome, reason, detail)
+        self._node.act(Count("moves", (wave.cause, outcome.value, reason.value)))
         if move.answered_after is not None:
             self._node.act(Observe("move_answer_seconds", move.answered_after))
-        for direction, gap in (("up", wave.gap_up), ("down", wave.gap_down(record))):
-            if gap is not None and outcome != "hung up":
+        for direction, gap in (("up", record.gap_up), ("down", record.gap_down)):
+            if gap is not None:
                 self._node.act(Observe("move_gap_seconds", gap, (direction,)))
         self._settle(wave, now)
 
-    def put_off(self, move: Move, reason: str, now: float) -> None:
+    def put_off(self, move: Move, detail: str, now: float) -> None:
         """It goes on when the SIP-MN asks for something; nobody else waits for that."""
         self.unwatch(move)
-        self._record(move, "waiting", reason)
-        self._node.log("info", "move put off", move.session.call_id, reason=reason)
+        self._record(move, Outcome.WAITING, Reason.CHALLENGED, detail)
+        self._node.log("info", "move put off", move.session.call_id, detail=detail)
         self._settle(move.wave, now)
 
-    def _record(self, move: Move, outcome: str, reason: str) -> MoveRecord:
-        record = MoveRecord(move.session, move.path, outcome, reason, move.answered_after, move.gap_down)
+    def _record(self, move: Move, outcome: Outcome, reason: Reason, detail: str) -> MoveRecord:
+        record = MoveRecord.of(move, outcome, reason, detail)
         if move.record is None:
             move.wave.moving -= 1
         move.wave.add(record, move.record)

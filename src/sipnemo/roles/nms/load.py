@@ -5,7 +5,7 @@ The same counters tell when nothing is heard any more: of a call (`lost.py`), or
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sipnemo.media.flow import INSIDE
 from sipnemo.roles.node import Counted, ReadCounters
@@ -22,6 +22,21 @@ COST_PER_FLOW = 100.0
 "A reading of n flows is repeated after n/COST_PER_FLOW milliseconds at the earliest, so that it costs about 3 %."
 
 
+class Speech(NamedTuple):
+    """RTP of one call at the last reading."""
+
+    up: int
+    down: int
+    "Packets so far."
+
+    spoke_up: bool
+    spoke_down: bool
+    "Some came since the reading before."
+
+
+NOTHING = Speech(0, 0, False, False)
+
+
 class LoadMeter:
     """Reads the counters of all flows now and then."""
 
@@ -33,8 +48,13 @@ class LoadMeter:
         self._reading = False
         self._received: dict[Session, tuple[Path, int]] = {}
         "Packets that have come in over the path of each call."
+        self._speech: dict[Session, Speech] = {}
         self._speaking: set[Path] = set()
         "Paths over which something has come in between the last two readings."
+
+    def speech(self, session: Session) -> Speech:
+        """Who was speaking in this call, as long as its path worked."""
+        return self._speech.get(session, NOTHING)
 
     def measure(self, now: float) -> None:
         """Ask for the counters, if it is time."""
@@ -47,6 +67,7 @@ class LoadMeter:
             self._bytes.clear()
             self._received.clear()
             self._speaking.clear()
+            self._speech.clear()
             return
         self._next_at = now + max(MEASURE_EVERY, len(keys) / COST_PER_FLOW / 1000)
         self._reading = True
@@ -57,16 +78,20 @@ class LoadMeter:
         self._reading = False
         sums: dict[str, int] = {path.address: 0 for path in self._node.paths.all}
         received: dict[Session, tuple[Path, int]] = {}
+        speech: dict[Session, Speech] = {}
         speaking: set[Path] = set()
         by_group = {path.group: path.address for path in self._node.paths.all}
         for session in self._node.calls.open:
             if session.media is None:
                 continue
             total = down = 0
+            said = [0, 0]
             path = session.path
             for key, flow in session.media.flows.items():
                 packets, octets = counted.counters.get(key, (0, 0))
                 total += packets
+                if key.port % 2 == 0:
+                    said[flow.group == INSIDE] += packets
                 address = key.host if flow.group == INSIDE else by_group.get(flow.group, "")
                 if flow.group == INSIDE and address == path.address:
                     down += packets
@@ -75,6 +100,9 @@ class LoadMeter:
             if total != session.packets:
                 session.packets, session.heard_at = total, now
             received[session] = (path, down)
+            was = self._speech.get(session, NOTHING)
+            works = path.present and path.proven  # by a dead path nobody is heard, however much he says
+            speech[session] = Speech(said[0], said[1], said[0] > was.up, said[1] > was.down) if works else was
             known, before = self._received.get(session, (None, 0))
             if known is path and down > before:
                 speaking.add(path)
@@ -82,6 +110,7 @@ class LoadMeter:
             if path.sessions and path in self._node.probers:
                 self._node.probers[path].doubt(now)
         self._received, self._speaking = received, speaking
+        self._speech = speech
         self._node.pinholes.counted(counted.counters, now)
         span = now - self._read_at
         for path in self._node.paths.all:

@@ -5,36 +5,51 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sipnemo.roles.nms.outcome import Outcome, Reason
+
 if TYPE_CHECKING:
-    from sipnemo.roles.nms.paths import Path
-    from sipnemo.roles.nms.session import Session
+    from sipnemo.roles.nms.reinvite import Move
 
 
-class MoveRecord:
+class MoveRecord(NamedTuple):
     """One call's move, as it ended."""
 
-    __slots__ = ("answered_after", "call_id", "first_media_after", "outcome", "path", "reason")
+    call_id: str
 
-    def __init__(
-        self,
-        session: Session,
-        path: Path | None,
-        outcome: str,
-        reason: str,
-        answered_after: float | None,
-        first_media_after: float | None,
-    ) -> None:
-        self.call_id = session.call_id
-        self.path = path.name if path is not None else session.path.name
-        "Where it moved to."
-        self.outcome = outcome
-        "verified, unverified, failed, overtaken (by another move), hung up, or waiting (for a request of the phone's)."
-        self.reason = reason
-        "Empty when verified."
-        self.answered_after = answered_after
-        "Seconds from the beginning until the SIP-CN's answer."
-        self.first_media_after = first_media_after
-        "Seconds from the beginning until the first packet of the SIP-CN on the new path."
+    path: str
+    "Where it moved to."
+
+    outcome: Outcome
+
+    reason: Reason
+    "Empty when verified."
+
+    detail: str
+    "What the SIP-CN answered, when it refused."
+
+    answered_after: float | None
+    "Seconds from the beginning until the SIP-CN's answer."
+
+    gap_up: float | None
+    "Silence that the SIP-CN heard, in seconds: the uplink direction moves the moment the loss is known."
+
+    gap_down: float | None
+    "Silence that the SIP-MN heard, in seconds, as far as the gateway can tell."
+
+    media: tuple[str, str]
+    "Up and down: seen, held, silent or missing."
+
+    @classmethod
+    def of(cls, move: Move, outcome: Outcome, reason: Reason, detail: str) -> MoveRecord:
+        """What is to be remembered of a move that ends now."""
+        path = move.path or move.session.path
+        heard_at = move.checking.heard_at
+        up = None if outcome is Outcome.HUNG_UP else 0.0 if move.planned else move.silent_for
+        down = (
+            None if heard_at is None else 0.0 if move.planned else move.silent_for + max(0.0, heard_at - move.lost_at)
+        )
+        media = move.checking.seen.per_direction(path.address)
+        return cls(move.session.call_id, path.name, outcome, reason, detail, move.answered_after, up, down, media)
 
 
 class Spread(NamedTuple):
@@ -87,17 +102,6 @@ class Wave:
         else:
             self.records[self.records.index(before)] = record
 
-    @property
-    def gap_up(self) -> float:
-        """Silence that the SIP-CNs hear, in seconds: the uplink direction moves the moment the loss is known."""
-        return 0.0 if self.planned else self.silent_for
-
-    def gap_down(self, record: MoveRecord) -> float | None:
-        """Silence that the SIP-MN heard, in seconds, as far as the gateway can tell."""
-        if record.first_media_after is None:
-            return None
-        return 0.0 if self.planned else self.silent_for + record.first_media_after
-
     def row(self, each: bool = True) -> dict[str, Any]:
         """This wave as operators see it; JSON-able. `each`: with every call."""
         row: dict[str, Any] = {
@@ -106,15 +110,15 @@ class Wave:
             "cause": self.cause,
             "planned": self.planned,
             "from_path": self.from_path,
-            "to_paths": _count([record.path for record in self.records if record.outcome != "hung up"]),
+            "to_paths": _count([record.path for record in self.records if record.outcome is not Outcome.HUNG_UP]),
             "detected_ms": round(self.silent_for * 1000, 1),
             "calls": self.calls,
             "ended": _count([record.outcome for record in self.records]),
             "reasons": _count([record.reason for record in self.records if record.reason]),
             "invites": self.invites,
             "answered_ms": Spread.of([record.answered_after for record in self.records]),
-            "gap_up_ms": Spread.of([self.gap_up for record in self.records if record.outcome != "hung up"]),
-            "gap_down_ms": Spread.of([self.gap_down(record) for record in self.records]),
+            "gap_up_ms": Spread.of([record.gap_up for record in self.records]),
+            "gap_down_ms": Spread.of([record.gap_down for record in self.records]),
             "duration_ms": None if self.done_at is None else round((self.done_at - self.began_at) * 1000, 1),
         }
         if each:
@@ -127,9 +131,12 @@ class Wave:
             "to_path": record.path,
             "ended": record.outcome,
             "reason": record.reason,
+            "detail": record.detail,
             "answered_ms": _milliseconds(record.answered_after),
-            "gap_up_ms": _milliseconds(self.gap_up),
-            "gap_down_ms": _milliseconds(self.gap_down(record)),
+            "gap_up_ms": _milliseconds(record.gap_up),
+            "gap_down_ms": _milliseconds(record.gap_down),
+            "media_up": record.media[0],
+            "media_down": record.media[1],
         }
 
 

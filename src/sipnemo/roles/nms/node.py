@@ -271,6 +271,12 @@ class MobilityServer(Endpoint):
         if not path.present:
             self.probers[path].stop()
 
+    def path_died(self, path: Path, cause: str, now: float) -> None:
+        """A path that was OFF already, by command, carries nothing any more."""
+        self.handover.path_died(path, cause, now)
+        answer_elsewhere(self, path)
+        restart_requests(self, now)
+
     def prober_hurry(self, path: Path) -> None:
         """A path has got its first call: probe it at the pace of a path with calls."""
         prober = self.probers.get(path)

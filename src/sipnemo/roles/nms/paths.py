@@ -88,6 +88,11 @@ class Path:
         return (host, port) == self.mapped
 
     @property
+    def works(self) -> bool:
+        """Whether it carries packets, wanted or not: calls of a drained path stay on it until they have moved."""
+        return self.present and (self.proven or self.forced)
+
+    @property
     def reg_id(self) -> int:
         """E-face ID for the first contact address; the further ones follow at a distance (RFC 5626 §4.2)."""
         return self.eface.id + SECOND_CONTACT * self.rank
@@ -222,13 +227,15 @@ class Paths:
         self._node.path_added(path, now)
 
     def _gone(self, path: Path, cause: str, link: Link, now: float) -> None:
-        was_on = path.on
+        was_on, works = path.on, path.works
         path.present = False
         path.proven = False
         path.reason = cause
         lost_address = path.address not in link.addresses
         if was_on:
             self._off(path, cause, now)
+        elif works:
+            self._node.path_died(path, cause, now)
         else:
             self._node.home.path_lost(path, now)  # it may be registered all the same
         if lost_address and (link.ifindex == 0 or link.up):
@@ -247,11 +254,13 @@ class Paths:
 
     def silent(self, path: Path, cause: str, now: float) -> None:
         """Probes are not answered any more (MH-3)."""
-        was_on = path.on
+        was_on, works = path.on, path.works
         path.proven = False
         path.reason = cause
         if was_on and not path.on:
             self._off(path, cause, now)
+        elif works and not path.works:
+            self._node.path_died(path, cause, now)
 
     def command(self, path: Path, state: str, now: float) -> None:
         """The operator's word: off drains it, on forces it, auto leaves it to the probes."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sipnemo.media.flow import INSIDE, FlowKey
+from sipnemo.roles.nms.checking import Checking
 from sipnemo.roles.nms.media import body_sdp
+from sipnemo.roles.nms.outcome import Outcome, Reason, reason_of
 from sipnemo.roles.nms.pacing import retry_after
 from sipnemo.roles.nms.reach import candidates, serves_media
 from sipnemo.roles.nms.signed import SignedRequest
-from sipnemo.roles.node import Counted, ReadCounters
 from sipnemo.sdp.description import SdpError
 from sipnemo.sip.message import Response
 from sipnemo.sip.server_location import Target
@@ -34,7 +33,6 @@ class Move:
     """From one path to another, for one live call."""
 
     __slots__ = (
-        "_baseline",
         "_handover",
         "_node",
         "_patient",
@@ -44,12 +42,15 @@ class Move:
         "_tries",
         "answered_after",
         "asleep",
-        "gap_down",
+        "checking",
+        "lost_at",
         "named",
         "over",
         "path",
+        "planned",
         "record",
         "session",
+        "silent_for",
         "unfit",
         "waiting_for_path",
         "waiting_for_turn",
@@ -74,7 +75,10 @@ class Move:
         self.named: Path | None = None
         "What a 2xx of the SIP-MN's that awaits its ACK tells the SIP-CN."
         self.answered_after: float | None = None
-        self.gap_down: float | None = None
+        self.lost_at = wave.began_at
+        "When the path that is left was found to be lost; of one that still works, when it was to be left."
+        self.silent_for = wave.silent_for
+        "Seconds for which it had been silent by then."
         self._request: SignedRequest | None = None
         "The re-INVITE at hand."
         self._patient = False
@@ -82,10 +86,12 @@ class Move:
         self._timer: Timer | None = None
         self._tries = 0
         self._refused: set[Path] = set()
-        "Paths on which nothing was answered."
+        "Paths on which nothing was answered, or nothing heard."
         self.unfit: set[bool] = set()
         "Address families (True: IPv6) that the far end's media do not have."
-        self._baseline: dict[FlowKey, int] | None = None
+        self.planned = wave.planned
+        "The path that is left still works."
+        self.checking = Checking(self, node)
 
     # ------------------------------------------------------------------------------------------------- sending
 
@@ -97,7 +103,10 @@ class Move:
         self.asleep = False
         session = self.session
         ranked = candidates(self._node, self)
-        choice = next((path for path in ranked if path not in self._refused), None)
+        choice = self.checking.final if self.checking.final in ranked else self.untried(ranked)
+        if choice is None and self.checking.agreed:
+            self.checking.go_back(now)
+            return
         if choice is None and ranked:
             self._refused.clear()  # every path has been tried: begin again, more slowly
             self._retry(2.0, now)
@@ -105,7 +114,7 @@ class Move:
         self.waiting_for_path = choice is None
         if choice is None or not self._handover.pacing.admits(self, choice, now):
             return
-        if not self.wave.planned or not session.path.on:
+        if not self._keeps:
             self._take(choice)
         self.path = choice
         awaited = session.ack_awaited_until > now
@@ -117,6 +126,12 @@ class Move:
         self._handover.watch(self, now)
         assert session.dialog is not None
         self._node.calls.locate_dialog(session.dialog, self._located, now)
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether the session's present path is good until the SIP-CN has agreed to another."""
+        path = self.session.path
+        return path.works and (self.planned or path in self.checking.agreed)
 
     @property
     def inviting(self) -> bool:
@@ -132,7 +147,7 @@ class Move:
         path, session = self.path, self.session
         flow = next((flow for flow in map(path.flow_to, targets) if flow is not None), None) if path else None
         if path is None or flow is None or self.over:
-            self._unanswered("the far end cannot be reached over this path", now)
+            self._unanswered(Reason.UNREACHABLE, now)
             return
         if session.pending is not None:  # it came while DNS was asked
             self.waiting_for_turn = True
@@ -167,6 +182,7 @@ class Move:
             path.sessions[session] = None
             self._node.calls.apply_media(session)
             self._node.prober_hurry(path)
+            self.checking.seen.path_taken()
 
     # ------------------------------------------------------------------------------------------------- answers
 
@@ -201,26 +217,26 @@ class Move:
                 chance = self._node.ids.chance()
                 self._retry(2.1 + 1.9 * chance if self.session.outgoing else 2.0 * chance, now)
             case 481:
-                self.end("failed", why, now)
+                self.end(Outcome.FAILED, Reason.NO_CALL, now, why)
                 self._node.own_requests.hang_up_inside(self.session, "the far end has ended the call", now)
             case 401 | 407:
                 if request.challenges:
-                    self._give_up(f"{why}: the [[trunk]] credentials are refused", now)
+                    self._give_up(Reason.CHALLENGED, now, f"{why}: the [[trunk]] credentials are refused")
                 else:
                     self._sleep(why, now)
             case 408 | 487 | 500 | 502 | 503 | 504:
-                self._retry(retry_after(response) or 0.5 * 2.0 ** min(self._tries, 5), now, why)
+                self._retry(retry_after(response) or 0.5 * 2.0 ** min(self._tries, 5), now, reason_of(status), why)
             case _ if self._unfit():
                 self.start(now)
             case _:
-                self._give_up(why, now)
+                self._give_up(reason_of(status), now, why)
 
     def on_silence(self, request: SignedRequest, status: int, now: float) -> None:
         """Nothing came, or nothing could be sent."""
         if request is self._request and not self.over:
             self._request = None
             self._node.in_dialog.release_held(self.session, now)
-            self._unanswered("no answer" if status == 408 else "unreachable", now)
+            self._unanswered(Reason.NO_ANSWER if status == 408 else Reason.UNREACHABLE, now)
 
     def hurry(self, now: float) -> None:
         """An offer of the SIP-MN waits for the answer to ours."""
@@ -240,7 +256,7 @@ class Move:
         """The challenge is for the SIP-MN: wait for a request of its own, which it can sign."""
         assert self.path is not None
         self.asleep = True
-        if not self.session.path.on:
+        if not self.session.path.works:
             self._take(self.path)
         self._handover.put_off(self, f"{why}; waits for a request of the phone's own", now)
 
@@ -254,6 +270,8 @@ class Move:
         self._quiet()
         self.waiting_for_path = self.waiting_for_turn = self.asleep = False
         self._handover.watch(self, now)
+        if self.session.media is not None:
+            self.checking.seen.answered(self.session.media.mn_sdp, mirrored=True)
         self._answered(now)
 
     def _silent(self, now: float) -> None:
@@ -261,22 +279,23 @@ class Move:
             self._request.cancel(now)
         self._abandon()
         self._node.in_dialog.release_held(self.session, now)
-        self._unanswered("no answer", now)
+        self._unanswered(Reason.NO_ANSWER, now)
 
-    def _unanswered(self, why: str, now: float) -> None:
+    def _unanswered(self, reason: Reason, now: float) -> None:
         """This path brings no answer: the next one, or this one again when it is the only one."""
         if self.over:
             return
         if self.path is not None:
             self._refused.add(self.path)
         if self._tries >= self._node.settings.move.tries * max(1, len(self._node.paths.on())):
-            self._give_up(why, now)
+            self._give_up(reason, now)
         else:
-            self._retry(0.0 if len(self._refused) < len(self._node.paths.on()) else 1.0, now)
+            others = len(self._refused) < len(self._node.paths.on())
+            self._retry(0.0 if others or self.checking.nothing_left else 1.0, now)
 
-    def _retry(self, after: float, now: float, why: str = "") -> None:
-        if why and self._tries >= self._node.settings.move.tries:
-            self._give_up(why, now)
+    def _retry(self, after: float, now: float, reason: Reason = Reason.NONE, why: str = "") -> None:
+        if reason and self._tries >= self._node.settings.move.tries:
+            self._give_up(reason, now, why)
             return
         self.put_off(after, now)
 
@@ -286,8 +305,10 @@ class Move:
         session.refreshed(now)
         span = body_sdp(response)
         if span is not None and session.media is not None:
+            answer = response.body[span[0] : span[1]]
+            self.checking.seen.answered(answer)
             try:
-                session.media.answered_again(response.body[span[0] : span[1]])
+                session.media.answered_again(answer)
             except SdpError as error:
                 self._node.log("warning", "answer to our re-INVITE is unusable", session.call_id, why=str(error))
         if session.ack_awaited_until:
@@ -297,18 +318,13 @@ class Move:
     def _answered(self, now: float) -> None:
         """The SIP-CN knows the new path."""
         assert self.path is not None
-        self._take(self.path)
         self._node.calls.apply_media(self.session)
         if self._unfit():
             self.start(now)
             return
+        self._take(self.path)
         self.answered_after = now - self.wave.began_at
-        if not self.keys_down():
-            self.end("unverified", "no media expected", now)
-        elif self.gap_down is not None:
-            self.end("verified", "", now)
-        else:
-            self._timer = self._node.timers.set(now + self._node.settings.move.verify_after, self._unverified)
+        self.checking.begin(self.path, now)
 
     def _unfit(self) -> bool:
         """Whether the far end's answer shows that it has no media address of this path's family (R9)."""
@@ -317,55 +333,36 @@ class Move:
         self.unfit.add(self.path.ipv6)
         return True
 
-    # --------------------------------------------------------------------------------------------- verification
+    def refuse(self, path: Path) -> None:
+        """This path is no good for this call."""
+        self._refused.add(path)
 
-    def keys_down(self) -> list[FlowKey]:
-        """The flows by which the SIP-CN's RTP arrives over the new path."""
-        media, path = self.session.media, self.path
-        if media is None or path is None:
-            return []
-        return [key for key, flow in media.flows.items() if key.host == path.address and flow.group == INSIDE]
-
-    def counted(self, counters: Mapping[FlowKey, tuple[int, int]], now: float) -> None:
-        """A reading of the counters: has anything arrived on the new path (R7)?"""
-        packets = {key: counters.get(key, (0, 0))[0] for key in self.keys_down()}
-        if self._baseline is None or self._baseline.keys() != packets.keys():
-            self._baseline = packets
-        elif self.gap_down is None and any(packets[key] > self._baseline[key] for key in packets):
-            self.gap_down = now - self.wave.began_at
-            if self.answered_after is not None:
-                self.end("verified", "", now)
-
-    def _unverified(self, now: float) -> None:
-        """Nothing is heard on this path: a NAT or filter there may swallow it, so the next is tried, each once (R7).
-
-        Only for a SIP-CN that has been heard in this call: who never spoke may be silent on every path.
-        """
-        media, path = self.session.media, self.path
-        if path is not None:
-            self._refused.add(path)
-        if media is None or all(other in self._refused for other in self._node.ranked(self.session)):
-            self.end("unverified", "no media from the far end", now)
-            return
-
-        def counted(answer: Counted, at: float) -> None:
-            if self.over or self._request is not None or self.path is not path:
-                return
-            if any(packets for packets, _ in answer.counters.values()):
-                self.start(at)
-            else:
-                self.end("unverified", "no media from the far end", at)
-
-        keys = tuple(key for key, flow in media.flows.items() if flow.group == INSIDE)
-        self._node.act(ReadCounters(self._node.ticket(counted), keys))
+    def untried(self, paths: list[Path]) -> Path | None:
+        """The first of these that has not been tried in vain."""
+        return next((path for path in paths if path not in self._refused), None)
 
     # -------------------------------------------------------------------------------------------------- the end
 
+    def hasten(self, silent_for: float, now: float) -> None:
+        """The path that was to be left in peace has died: from now on this is a move like any other."""
+        self.planned = False
+        self.lost_at, self.silent_for = now, silent_for
+        if self.path is not None and not self.session.path.works:
+            self._take(self.path)
+
+    def aim_lost(self, now: float) -> None:
+        """The path it moves to has failed before the SIP-CN has agreed to it: another is tried at once."""
+        self._abandon()
+        if self.path is not None:
+            self._refused.add(self.path)
+        self._node.in_dialog.release_held(self.session, now)
+        self.start(now)
+
     def overtaken(self, now: float) -> None:
         """The new path has failed as well: another move begins."""
-        self.end("overtaken", "", now)
+        self.end(Outcome.OVERTAKEN, Reason.NONE, now)
 
-    def end(self, outcome: str, reason: str, now: float) -> None:
+    def end(self, outcome: Outcome, reason: Reason, now: float, detail: str = "") -> None:
         """Write it down, and let the session's own INVITEs through again."""
         if self.over:
             return
@@ -375,17 +372,20 @@ class Move:
         if self.session.move is self:
             self.session.move = None
         self._node.in_dialog.release_held(self.session, now)
-        if outcome != "verified":
-            self._node.log("info", "move ended", self.session.call_id, outcome=outcome, reason=reason)
-        if outcome in ("verified", "unverified"):
+        if outcome is not Outcome.VERIFIED:
+            self._node.log("info", "move ended", self.session.call_id, outcome=outcome, reason=reason, detail=detail)
+        if outcome in (Outcome.VERIFIED, Outcome.UNVERIFIED):
             self.session.moves += 1
-        self._handover.moved(self, outcome, reason, now)
+        self._handover.moved(self, outcome, reason, now, detail)
 
-    def _give_up(self, why: str, now: float) -> None:
+    def _give_up(self, reason: Reason, now: float, detail: str = "") -> None:
         """The far end does not follow. The call stays: it may hear us, and a path may come back."""
-        if self.path is not None and not self.session.path.on:
+        if self.checking.agreed:  # it has followed before
+            self.end(Outcome.UNVERIFIED, Reason.NOT_HEARD, now)
+            return
+        if self.path is not None and not self.session.path.works:
             self._take(self.path)
-        self.end("failed", why, now)
+        self.end(Outcome.FAILED, reason, now, detail)
 
     def _abandon(self) -> None:
         if self._request is not None:
@@ -401,3 +401,4 @@ class Move:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.checking.stop()

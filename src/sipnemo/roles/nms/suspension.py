@@ -47,7 +47,7 @@ class Suspension:
     def takes(self, server: ServerTransaction, request: Request, session: Session, now: float) -> bool:
         """Whether a SIP-MN's request within a live call is dealt with here, since no path is ON."""
         node = self._node
-        if session.path.on or not session.live or node.paths.on():
+        if session.path.works or not session.live or node.paths.on():
             return False
         if request.method == "BYE":
             if session.dialog is None or request.to_tag != session.dialog.remote_tag:
@@ -72,7 +72,7 @@ class Suspension:
             if not isinstance(attempts, Attempts) or client.finished or not isinstance(attempts.user, Forward):
                 continue
             forward = attempts.user
-            if forward.request.method == "BYE" and forward.outward and not forward.session.path.on:
+            if forward.request.method == "BYE" and forward.outward and not forward.session.path.works:
                 client.abandon()
                 if not forward.server.finished:
                     self._node.respond(forward.server, 200, now)
@@ -83,7 +83,7 @@ class Suspension:
         session = forward.session
         if not forward.outward or forward.initial or not session.live or status not in (408, 503):
             return status, ()
-        if session.path.on:
+        if session.path.works:
             return status, ()  # the far end is to blame
         if forward.request.method == "BYE":
             if forward.dialog is session.dialog:
