@@ -20,11 +20,11 @@ from sipnemo.roles.node import Received
 from sipnemo.sdp.description import SdpError
 from sipnemo.sdp.description import parse as parse_sdp
 from sipnemo.sim.world import Station
-from sipnemo.sip import stun
+from sipnemo.sip import parser, stun
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Address, Flow
-from sipnemo.sip.message import Request, uri_of
-from sipnemo.sip.parser import parse
+from sipnemo.sip.message import Message, Request, uri_of
+from sipnemo.sip.parser import LIMITS, parse
 from sipnemo.sip.uri import UriError
 from sipnemo.sip.uri import parse as parse_uri
 
@@ -43,8 +43,24 @@ class Tally:
     leaks: list[str] = field(default_factory=list)
 
 
+def check_short_way(data: bytes) -> None:
+    """What the parser reads the short way is what it reads the long way."""
+    text = data.decode("latin-1")
+    head, end, body = text.partition("\r\n\r\n")
+    try:
+        short = parser._usual(head, body, LIMITS) if end else None
+    except SipError:
+        return
+    if short is None:
+        return
+    long = parser._unusual(text, len(data), LIMITS)
+    fields = [*Message.__slots__, *type(short).__slots__]
+    assert [getattr(short, name) for name in fields] == [getattr(long, name) for name in fields]
+
+
 def read_all(data: bytes) -> bool:
     """The parser and every reader behind it; whether this is still a message. Raises nothing."""
+    check_short_way(data)
     try:
         message = parse(data)
     except SipError:

@@ -154,19 +154,18 @@ class Message:
         "to_tag",
     )
 
-    def __init__(self, names: list[str], lines: list[str], body: str) -> None:
-        self.names = names
-        self.lines = lines
-        self.body = body
-        self.branch = ""
-        "Of the topmost Via."
-        self.sent_by = ""
-        "Host and port of the topmost Via, as written."
-        self.call_id = ""
-        self.from_tag = ""
-        self.to_tag = ""
-        self.cseq = 0
-        self.cseq_method = ""
+    names: tuple[str, ...]
+    lines: list[str]
+    body: str
+    branch: str
+    "Of the topmost Via."
+    sent_by: str
+    "Host and port of the topmost Via, as written."
+    call_id: str
+    from_tag: str
+    to_tag: str
+    cseq: int
+    cseq_method: str
 
     def value(self, name: str) -> str:
         """The first header of that canonical name, without surrounding white space; "" when absent."""
@@ -218,21 +217,24 @@ class Message:
         if name in self.names:
             self.lines[self.names.index(name)] = line
         else:
-            self.names.append(name)
-            self.lines.append(line)
+            self.append(name, line)
+
+    def append(self, name: str, line: str) -> None:
+        """Add a whole line below all others."""
+        self.names = (*self.names, name)
+        self.lines.append(line)
 
     def push(self, name: str, value: str) -> None:
         """Insert above the first header of that name, or at the top."""
-        at = self.names.index(name) if name in self.names else 0
-        self.names.insert(at, name)
+        names = self.names
+        at = names.index(name) if name in names else 0
+        self.names = (*names[:at], name, *names[at:])
         self.lines.insert(at, f"{printed(name)}: {value}")
 
     def remove(self, name: str) -> None:
         """Delete every header of that name."""
         while name in self.names:
-            at = self.names.index(name)
-            del self.names[at]
-            del self.lines[at]
+            self._delete(self.names.index(name))
 
     def pop(self, name: str) -> str:
         """Take the topmost element of a list header off and return it ("" when there is none)."""
@@ -244,9 +246,12 @@ class Message:
         if rest:
             self.lines[at] = f"{printed(name)}: {', '.join(rest)}"
         else:
-            del self.names[at]
-            del self.lines[at]
+            self._delete(at)
         return first
+
+    def _delete(self, at: int) -> None:
+        self.names = self.names[:at] + self.names[at + 1 :]
+        del self.lines[at]
 
     @property
     def start_line(self) -> str:
@@ -263,8 +268,31 @@ class Request(Message):
 
     __slots__ = ("method", "uri")
 
-    def __init__(self, method: str, uri: str, names: list[str], lines: list[str], body: str) -> None:
-        Message.__init__(self, names, lines, body)
+    def __init__(
+        self,
+        method: str,
+        uri: str,
+        names: tuple[str, ...],
+        lines: list[str],
+        body: str,
+        branch: str = "",
+        sent_by: str = "",
+        call_id: str = "",
+        from_tag: str = "",
+        to_tag: str = "",
+        cseq: int = 0,
+        cseq_method: str = "",
+    ) -> None:
+        self.names = names
+        self.lines = lines
+        self.body = body
+        self.branch = branch
+        self.sent_by = sent_by
+        self.call_id = call_id
+        self.from_tag = from_tag
+        self.to_tag = to_tag
+        self.cseq = cseq
+        self.cseq_method = cseq_method
         self.method = method
         self.uri = uri
 
@@ -275,10 +303,20 @@ class Request(Message):
 
     def copy(self) -> Request:
         """An independent copy that may be edited."""
-        twin = Request(self.method, self.uri, self.names[:], self.lines[:], self.body)
-        twin.branch, twin.sent_by, twin.call_id, twin.from_tag = self.branch, self.sent_by, self.call_id, self.from_tag
-        twin.to_tag, twin.cseq, twin.cseq_method = self.to_tag, self.cseq, self.cseq_method
-        return twin
+        return Request(
+            self.method,
+            self.uri,
+            self.names,
+            self.lines[:],
+            self.body,
+            self.branch,
+            self.sent_by,
+            self.call_id,
+            self.from_tag,
+            self.to_tag,
+            self.cseq,
+            self.cseq_method,
+        )
 
 
 class Response(Message):
@@ -286,8 +324,31 @@ class Response(Message):
 
     __slots__ = ("reason", "status")
 
-    def __init__(self, status: int, reason: str, names: list[str], lines: list[str], body: str) -> None:
-        Message.__init__(self, names, lines, body)
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        names: tuple[str, ...],
+        lines: list[str],
+        body: str,
+        branch: str = "",
+        sent_by: str = "",
+        call_id: str = "",
+        from_tag: str = "",
+        to_tag: str = "",
+        cseq: int = 0,
+        cseq_method: str = "",
+    ) -> None:
+        self.names = names
+        self.lines = lines
+        self.body = body
+        self.branch = branch
+        self.sent_by = sent_by
+        self.call_id = call_id
+        self.from_tag = from_tag
+        self.to_tag = to_tag
+        self.cseq = cseq
+        self.cseq_method = cseq_method
         self.status = status
         self.reason = reason
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from sipnemo.sip.errors import ParseError
 from sipnemo.sip.message import COMPACT, Message, Request, Response, tag_of
@@ -22,9 +22,10 @@ _HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
 _REQUEST_LINE: Final = re.compile(rf"({_TOKEN}) ([A-Za-z][A-Za-z0-9+.-]*:[^ \t<>]+) SIP/(\d+\.\d+)")
 _STATUS_LINE: Final = re.compile(r"SIP/2\.0 (\d{3}) (.*)", re.S)
 _CSEQ: Final = re.compile(rf"(\d{{1,10}})[ \t]+({_TOKEN})")
+# `received` has IPv6 addresses without brackets (RFC 5118 §4.5), and some branches more characters than a token may.
 _VIA: Final = re.compile(
     rf"SIP[ \t]*/[ \t]*2\.0[ \t]*/[ \t]*{_TOKEN}[ \t]+{_HOST}[ \t]*(?::[ \t]*\d+)?[ \t]*"
-    rf"(?:;[ \t]*{_TOKEN}[ \t]*(?:=[ \t]*(?:{_TOKEN}|{_HOST}|\"[^\"]*\")[ \t]*)?)*(?:,.*)?",
+    rf"(?:;[ \t]*{_TOKEN}[ \t]*(?:=[ \t]*(?:[^;,\s\"]+|\"[^\"]*\")[ \t]*)?)*(?:,.*)?",
     re.I | re.S,
 )
 _SENT_BY: Final = re.compile(rf"SIP/2\.0/{_TOKEN} {_HOST}(?::\d{{1,5}})?;")
@@ -35,22 +36,24 @@ _ADDRESS: Final = re.compile(
     re.S,
 )
 # The shapes that nearly every message has, read in one go from the whole line; what differs goes the long way.
-_USUAL_VIA: Final = re.compile(rf"[^:]+: SIP/2\.0/[A-Z]+ ({_HOST}(?::\d+)?)(?:;rport)?;branch=([^;,\s]+)(?:;[\w.=]+)*")
+_USUAL_NAMES: Final = re.compile(r"\r\n([^:\r\n]+):")
+_USUAL_SENDER: Final = re.compile(
+    rf"[^:]+: SIP/2\.0/[A-Z]+ ({_HOST}(?::\d+)?)(?:;rport(?:=\d+)?|;received=[0-9A-Fa-f:.]+)*"
+)
+_USUAL_BRANCH: Final = re.compile(r'([^;,\s"]+)(?:;[\w.-]+(?:=[^;,\s"]+)?)*', re.A)
 _USUAL_ADDRESS: Final = re.compile(r'[^:]+: (?:"[^"\\]*" ?|[\w ]*)<[^<>\s]+>(?:;tag=([^;,\s"]+))?')
 _USUAL_CSEQ: Final = re.compile(r"[^:]+: (\d{1,9}) ([A-Z]+)")
 _USUAL_LENGTH: Final = re.compile(r"[^:]+: (\d{1,9})", re.A)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_AROUND_COLON: Final = re.compile(r"[ \t]*:[ \t]*")
 _FOLD: Final = re.compile(r"[ \t]*\r\n[ \t]+")
 _NEEDED: Final = ("via", "from", "to", "call-id", "cseq")
 _ODD: Final = frozenset("%?")
 "In a Request-URI: to be looked at closely."
-_REMEMBERED: Final = 256
-"Longest line worth remembering: the same few lines come back in every message of a call, and of a phone."
-_REMEMBERED_HEAD: Final = 4096
-"Longest head whose lines' names are remembered: made-up lines must not fill the memory."
+_REMEMBERED: Final = 2000
+"Longest head worth remembering anything of: the same few lines come back in every message of a call, and of a phone."
 _REMEMBERED_NAMES: Final = 64
 "Most headers whose sequence is remembered."
-Places = Callable[[list[str]], tuple[str, ...]]
 _SINGLE: Final = frozenset(("from", "to", "call-id", "cseq", "content-length", "max-forwards"))
 MAX_CSEQ: Final = 2**31 - 1
 
@@ -84,26 +87,104 @@ def _name_of(line: str) -> str:
     return COMPACT.get(key, key)
 
 
-_remembered_name: Final = lru_cache(maxsize=4096)(_name_of)
-"Nine lines of ten have come before, in this call or from this phone: half the time of reading each one's name."
-
-
 def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
     """The message in one datagram or one frame of a stream; octets behind its Content-Length are ignored (§18.3)."""
     text = data.decode("latin-1")
+    head, end, body = text.partition("\r\n\r\n")
+    if end and len(head) <= _REMEMBERED and len(data) <= limits.message:
+        message = _usual(head, body, limits)
+        if message is not None:
+            return message
+    return _unusual(text, len(data), limits)
+
+
+class _Shape(NamedTuple):
+    """A sequence of header names, and where what a message is known by stands in it."""
+
+    names: tuple[str, ...]
+    needed: Callable[[list[str]], tuple[str, ...]]
+    "Takes the lines of `_NEEDED` out of all."
+
+    length: int
+    "Index of Content-Length; -1: there is none."
+
+
+@lru_cache(maxsize=1024)
+def _shape(written: tuple[str, ...]) -> _Shape | None:
+    """Cached: the messages of one phone have the same few sequences of headers in every call.
+
+    None: a name that is none, one that is needed missing, or one that must be alone is not.
+    """
+    names = tuple([_name_of(f"{name}:") for name in written])
+    if len(names) > _REMEMBERED_NAMES or "" in names or not set(_NEEDED) <= set(names):
+        return None
+    if any(names.count(name) > 1 for name in _SINGLE):
+        return None
+    length = names.index("content-length") if "content-length" in names else -1
+    return _Shape(names, itemgetter(*map(names.index, _NEEDED)), length)
+
+
+def _usual(head: str, body: str, limits: Limits) -> Request | Response | None:
+    """The message, if nothing in it is out of the ordinary; None: `_unusual` has to say what it is."""
+    start, *lines = head.split("\r\n")
+    shape = _shape(tuple(_USUAL_NAMES.findall(head)))
+    count = len(lines)
+    if shape is None or len(shape.names) != count or head.count("\n") != count or head.count("\r") != count:
+        return None
+    via, from_line, to_line, call_id, cseq_line = shape.needed(lines)
+    sender, mark, behind = via.partition(";branch=")
+    sent_by = _usual_sender(sender)
+    branch = behind
+    if not mark or not behind.isalnum():
+        match = _USUAL_BRANCH.fullmatch(behind)
+        if match is None:
+            return None
+        branch = match[1]
+    from_tag = _usual_tag(from_line)
+    to_tag = _usual_tag(to_line)
+    cseq = _usual_cseq(cseq_line)
+    call_id = call_id[call_id.index(":") + 1 :].strip()
+    if sent_by is None or from_tag is None or to_tag is None or cseq is None or not call_id or count > limits.headers:
+        return None
+    there = len(body)
+    if shape.length >= 0:
+        size = _usual_length(lines[shape.length])
+        if size is None or size > there:
+            return None
+        if size < there:
+            body = body[:size]
+            there = size
+    if there > limits.body:
+        return None
+    number, method = cseq
+    if start.startswith("SIP/"):
+        status, reason = _status_line(start)
+        return Response(
+            status, reason, shape.names, lines, body, branch, sent_by, call_id, from_tag, to_tag, number, method
+        )
+    usual = _usual_request_line(start)
+    if usual is None or usual[0] != method:
+        return None
+    return Request(
+        method, usual[1], shape.names, lines, body, branch, sent_by, call_id, from_tag, to_tag, number, method
+    )
+
+
+def _unusual(text: str, size: int, limits: Limits) -> Request | Response:
+    """The message, or what is wrong with it."""
     if text.startswith("\r\n"):
         text = text.lstrip("\r\n")
     head, end, body = text.partition("\r\n\r\n")
     if not end:
         head, body = text.rstrip("\r\n"), ""
     start, *lines = head.split("\r\n")
-    names = [*map(_remembered_name if len(head) <= _REMEMBERED_HEAD else _name_of, lines)]
+    names = tuple(map(_name_of, lines))
     malformed = ""
     if "" in names:
         if "\r\n " in head or "\r\n\t" in head:
             head = _FOLD.sub(" ", head)
             start, *lines = head.split("\r\n")
-            names = [*map(_name_of, lines)]
+            names = tuple(map(_name_of, lines))
         malformed = "Malformed header line" if "" in names else ""
     if head.count("\n") != len(lines) or head.count("\r") != len(lines):
         malformed = (
@@ -118,7 +199,7 @@ def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
     if malformed or not end:
         raise ParseError(malformed or "No end of headers", message=_answerable(message))
     _identify(message)
-    if len(data) > limits.message or len(lines) > limits.headers:
+    if size > limits.message or len(lines) > limits.headers:
         raise ParseError("Message Too Large", 513, _answerable(message))
     _cut_body(message, limits)
     return message
@@ -132,10 +213,7 @@ def _status_line(line: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-def _request(start: str, names: list[str], lines: list[str], body: str) -> Request:
-    usual = _usual_request_line(start) if len(start) <= _REMEMBERED else None
-    if usual is not None:
-        return Request(usual[0], usual[1], names, lines, body)
+def _request(start: str, names: tuple[str, ...], lines: list[str], body: str) -> Request:
     match = _REQUEST_LINE.fullmatch(start)
     if match is not None and match[3] == "2.0":
         if "%" in match[2] and _BAD_ESCAPE.search(match[2]):
@@ -170,8 +248,8 @@ def _answerable(message: Message) -> Message | None:
 
 
 def _sent_by(message: Message) -> str:
-    line = message.lines[message.names.index("via")]
-    return line.partition(",")[0].partition(";")[0].rpartition(" ")[2]
+    before = message.value("via").partition(",")[0].partition(";")[0]
+    return _AROUND_COLON.sub(":", before).strip().rpartition(" ")[2]
 
 
 def _branch(via: str) -> str:
@@ -181,41 +259,6 @@ def _branch(via: str) -> str:
 
 def _identify(message: Request | Response) -> None:
     """Read Via, From, To, Call-ID and CSeq, strictly."""
-    places = _places(tuple(message.names)) if len(message.names) <= _REMEMBERED_NAMES else None
-    if places is None:
-        places = _unusual_places(message)
-    via, from_line, to_line, call_id, cseq_line = places(message.lines)
-    usual = _USUAL_VIA.fullmatch(via)
-    if usual is not None:
-        message.sent_by, message.branch = usual.groups()
-    else:
-        message.branch = _unusual_via(message)
-        message.sent_by = _sent_by(message)
-    tag = _usual_tag(from_line) if len(from_line) <= _REMEMBERED else None
-    message.from_tag = tag if tag is not None else _unusual_address(message, "from")
-    tag = _usual_tag(to_line) if len(to_line) <= _REMEMBERED else None
-    message.to_tag = tag if tag is not None else _unusual_address(message, "to")
-    cseq = _usual_cseq(cseq_line) if len(cseq_line) <= _REMEMBERED else None
-    message.cseq, message.cseq_method = cseq if cseq is not None else _unusual_cseq(message)
-    message.call_id = call_id[call_id.index(":") + 1 :].strip()
-    if not message.call_id:
-        raise ParseError("Empty Call-ID header", message=_answerable(message))
-    if isinstance(message, Request) and message.cseq_method != message.method:
-        raise ParseError("CSeq method does not match the Request-Line", message=_answerable(message))
-
-
-@lru_cache(maxsize=1024)
-def _places(names: tuple[str, ...]) -> Places | None:
-    """What takes the needed lines out of all; None: one is missing, or one that must be alone is not.
-
-    Cached: the messages of one phone have the same few sequences of headers in every call.
-    """
-    if len(names) != len(set(names)) and any(names.count(name) > 1 for name in _SINGLE):
-        return None
-    return itemgetter(*map(names.index, _NEEDED)) if set(_NEEDED) <= set(names) else None
-
-
-def _unusual_places(message: Message) -> Places:
     names = message.names
     for name in _SINGLE:
         if names.count(name) > 1:
@@ -223,7 +266,29 @@ def _unusual_places(message: Message) -> Places:
     for name in _NEEDED:
         if name not in names:
             raise ParseError(f"Missing {name.title()} header", message=_answerable(message))
-    return itemgetter(*map(names.index, _NEEDED))
+    via = message.value("via")
+    if _VIA.fullmatch(via) is None:
+        raise ParseError("Malformed Via header", message=_answerable(message) if _SENT_BY.match(via) else None)
+    message.branch = _branch(via)
+    message.sent_by = _sent_by(message)
+    message.from_tag = _tag(message, "from")
+    message.to_tag = _tag(message, "to")
+    cseq = _CSEQ.fullmatch(message.value("cseq"))
+    if cseq is None or int(cseq[1]) > MAX_CSEQ:
+        raise ParseError("Malformed CSeq header", message=_answerable(message))
+    message.cseq, message.cseq_method = int(cseq[1]), cseq[2]
+    message.call_id = message.value("call-id")
+    if not message.call_id:
+        raise ParseError("Empty Call-ID header", message=_answerable(message))
+    if isinstance(message, Request) and message.cseq_method != message.method:
+        raise ParseError("CSeq method does not match the Request-Line", message=_answerable(message))
+
+
+def _tag(message: Message, name: str) -> str:
+    value = message.value(name)
+    if _ADDRESS.fullmatch(value) is None:
+        raise ParseError("Malformed From or To header", message=_answerable(message))
+    return tag_of(value)
 
 
 @lru_cache(maxsize=4096)
@@ -231,6 +296,13 @@ def _usual_request_line(line: str) -> tuple[str, str] | None:
     """Method and Request-URI of a line with nothing odd in it."""
     match = _REQUEST_LINE.fullmatch(line)
     return (match[1], match[2]) if match is not None and match[3] == "2.0" and not _ODD & set(line) else None
+
+
+@lru_cache(maxsize=1024)
+def _usual_sender(via: str) -> str | None:
+    """The sent-by of the beginning of a Via line, up to its branch."""
+    match = _USUAL_SENDER.fullmatch(via)
+    return match[1] if match is not None else None
 
 
 @lru_cache(maxsize=4096)
@@ -252,48 +324,17 @@ def _usual_length(line: str) -> int | None:
     return int(match[1]) if match is not None else None
 
 
-def _unusual_cseq(message: Message) -> tuple[int, str]:
-    match = _CSEQ.fullmatch(message.value("cseq"))
-    if match is None or int(match[1]) > MAX_CSEQ:
-        raise ParseError("Malformed CSeq header", message=_answerable(message))
-    return int(match[1]), match[2]
-
-
-def _unusual_via(message: Message) -> str:
-    via = message.value("via")
-    if _VIA.fullmatch(via) is None:
-        raise ParseError("Malformed Via header", message=_answerable(message) if _SENT_BY.match(via) else None)
-    return _branch(via)
-
-
-def _unusual_address(message: Message, name: str) -> str:
-    value = message.value(name)
-    if _ADDRESS.fullmatch(value) is None:
-        raise ParseError("Malformed From or To header", message=_answerable(message))
-    return tag_of(value)
-
-
 def _cut_body(message: Request | Response, limits: Limits) -> None:
     """Hold the body against Content-Length (§18.3); a datagram may leave the header out."""
-    names, there = message.names, len(message.body)
-    if "content-length" in names:
-        line = message.lines[names.index("content-length")]
-        size = _usual_length(line) if len(line) <= _REMEMBERED else None
-        if size is None:
-            size = _unusual_length(message, limits)
+    there = len(message.body)
+    length = message.value("content-length")
+    if length:
+        if not length.isdecimal() or not length.isascii():
+            raise ParseError("Malformed Content-Length header", message=_answerable(message))
+        size = int(length) if len(length) < 10 else limits.message + 1
         if size > there:
             raise ParseError("Body shorter than Content-Length", message=_answerable(message))
-        if size < there:
-            message.body = message.body[:size]
-            there = size
+        message.body = message.body[:size]
+        there = size
     if there > limits.body:
         raise ParseError("Request Entity Too Large", 413, _answerable(message))
-
-
-def _unusual_length(message: Request | Response, limits: Limits) -> int:
-    length = message.value("content-length")
-    if not length:
-        return len(message.body)
-    if not length.isdecimal() or not length.isascii():
-        raise ParseError("Malformed Content-Length header", message=_answerable(message))
-    return int(length) if len(length) < 10 else limits.message + 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, Protocol
 
 T1: Final = 0.5
 "Round-trip estimate, seconds (RFC 3261 §17.1.1.1)."
@@ -16,8 +17,9 @@ TIMEOUT: Final = 64 * T1
 "Timers B, F, H, J, L and M."
 TIMER_C: Final = 181.0
 "A proxy's patience with a ringing INVITE (§16.6 item 11): more than three minutes."
-TIMER_D: Final = 32.0
 
+NEVER: Final = float("inf")
+"An instant that does not come."
 _SLOTS: Final = 1000.0
 "Slots per second: timers are rounded up to the next millisecond and share a list."
 
@@ -37,12 +39,70 @@ class Timer:
         self._slot.pop(self, None)
 
 
+class Waiting(Protocol):
+    """Something that waits for one instant at a time."""
+
+    due_at: float
+    "When `due` has something to do; infinity: never, as things are."
+
+    def due(self, now: float) -> None:
+        """It is time."""
+
+
+class Line:
+    """Who waits for the same span: first come, first served.
+
+    Nothing is to be found or taken out, so that joining costs a third of what setting a timer does. Who does not wait
+    any more, or waits for something later, is passed over when its turn comes.
+    """
+
+    __slots__ = ("_queue", "_wait", "late", "span")
+
+    def __init__(self, queue: TimerQueue, span: float, late: float) -> None:
+        self._queue = queue
+        self.span = span
+        self.late = late
+        "How much later than asked is as good, so that many are served at a time."
+        self._wait: deque[tuple[float, Waiting]] = deque()
+
+    def join(self, waiting: Waiting, now: float) -> None:
+        """Call `waiting.due` when the span is over."""
+        waiting.due_at = at = now + self.span
+        if not self._wait:
+            self._queue.hurry(at + self.late)
+        self._wait.append((at, waiting))
+
+    def serve(self, now: float) -> None:
+        """Serve all whose time has come."""
+        wait = self._wait
+        while wait and wait[0][0] <= now:
+            at, first = wait.popleft()
+            if first.due_at == at:
+                first.due(now)
+
+    def next(self) -> float:
+        """When somebody is to be served."""
+        wait = self._wait
+        while wait:
+            at, first = wait[0]
+            if first.due_at == at:
+                return at + self.late
+            wait.popleft()
+        return NEVER
+
+    def __len__(self) -> int:
+        return sum(waiting.due_at == at for at, waiting in self._wait)
+
+
 class TimerQueue:
     """A calendar of millisecond slots: setting and cancelling cost the same, whatever is pending."""
 
     def __init__(self) -> None:
         self._slots: dict[int, dict[Timer, None]] = {}
         self._order: list[int] = []
+        self._lines: dict[tuple[float, float], Line] = {}
+        self._next = NEVER
+        "Nothing is to be done before."
 
     def set(self, at: float, function: Callable[[float], None]) -> Timer:
         """Call `function(now)` when `now` reaches `at`."""
@@ -51,30 +111,49 @@ class TimerQueue:
         if slot is None:
             slot = self._slots[number] = {}
             heappush(self._order, number)
+            self.hurry(number / _SLOTS)
         slot[timer := Timer(slot, at, function)] = None
         return timer
 
+    def line(self, span: float, late: float = 0.0) -> Line:
+        """The queue of those who wait for this span."""
+        key = (span, late)
+        if key not in self._lines:
+            self._lines[key] = Line(self, span, late)
+        return self._lines[key]
+
+    def hurry(self, at: float) -> None:
+        """There is something to do at this instant."""
+        if at < self._next:
+            self._next = at
+
     @property
     def deadline(self) -> float | None:
-        """When `fire` has something to do at the earliest; slots that have become empty are dropped on the way."""
-        order, slots = self._order, self._slots
-        while order:
-            if slots[order[0]]:
-                return order[0] / _SLOTS
-            del slots[heappop(order)]
-        return None
+        """When `fire` has something to do at the earliest."""
+        return self._next if self._next != NEVER else None
 
     def fire(self, now: float) -> None:
         """Call everything that is due, in order."""
+        if now < self._next:
+            return
         due = int(now * _SLOTS + 1e-6)
-        order = self._order
+        order, slots = self._order, self._slots
         while order and order[0] <= due:
-            slot = self._slots.pop(heappop(order))
+            slot = slots.pop(heappop(order))
             for timer in list(slot):
                 if timer in slot:  # else one before it in the same slot has cancelled it
                     del slot[timer]
                     timer.function(now)
+        lines = self._lines.values()
+        for line in lines:
+            line.serve(now)
+        while order and not slots[order[0]]:
+            del slots[heappop(order)]  # all of its timers have been cancelled
+        following = [line.next() for line in lines]
+        if order:
+            following.append(order[0] / _SLOTS)
+        self._next = min(following, default=NEVER)
 
     def __len__(self) -> int:
         """How many timers are pending."""
-        return sum(map(len, self._slots.values()))
+        return sum(map(len, self._slots.values())) + sum(map(len, self._lines.values()))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sipnemo.sip.actions import Send
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Request, Response
-from sipnemo.sip.timers import T1, T2, T4, TIMEOUT, TIMER_D, Timer
+from sipnemo.sip.timers import NEVER, T1, T2, TIMEOUT, Line, Timer
 
 if TYPE_CHECKING:
     from sipnemo.sip.transaction_layer import TransactionLayer
@@ -71,6 +71,7 @@ class ClientTransaction:
         "_timer",
         "branch",
         "data",
+        "due_at",
         "flow",
         "interval",
         "key",
@@ -95,7 +96,9 @@ class ClientTransaction:
         self.state = CALLING if method == "INVITE" else TRYING
         self._gives_up_at = 0.0
         self._timer: Timer | None = None
-        "Timers A and B, or E and F, take turns: whichever comes next; then D, K or M."
+        "Timers A and B, or E and F, take turns: whichever comes next."
+        self.due_at = NEVER
+        "Of the first of them, which most requests do not live to see, and of D, K or M."
 
     @property
     def finished(self) -> bool:
@@ -107,7 +110,7 @@ class ClientTransaction:
         layer = self.layer
         layer.out.append(Send(self.data, self.flow))
         self._gives_up_at = now + TIMEOUT
-        self._timer = layer.timers.set(now + (TIMEOUT if self.flow.reliable else T1), self._due)
+        (layer.patience if self.flow.reliable else layer.repeats).join(self, now)
 
     def receive(self, response: Response, now: float) -> None:
         """Take in a response that carries this transaction's branch."""
@@ -122,9 +125,9 @@ class ClientTransaction:
 
     def hush(self) -> None:
         """Repeat the request no more, but go on listening: another way to the same place has answered."""
-        if self._timer is not None and self.state < COMPLETED:
-            self._timer.cancel()
-            self._timer = self.layer.timers.set(self._gives_up_at, self._due)
+        if self.state < COMPLETED and (self._timer is not None or self.due_at != NEVER):
+            self._stop()
+            self._timer = self.layer.timers.set(self._gives_up_at, self.due)
 
     def move(self, flow: Flow, now: float, data: bytes = b"") -> None:
         """Go on over another flow: for a server that has the request already, this is a retransmission of it, since
@@ -149,33 +152,32 @@ class ClientTransaction:
         self.user = NOBODY
 
     def _stop(self) -> None:
+        self.due_at = NEVER
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _due(self, now: float) -> None:
-        """Repeat the request, or give up."""
+    def due(self, now: float) -> None:
+        """Repeat the request, or give up; or it has lingered for long enough."""
+        if self.state >= COMPLETED:
+            self.terminate()
+            return
+        self._timer = None
         if now >= self._gives_up_at:
             self.give_up(408, now)
             return
         layer = self.layer
         layer.out.append(Send(self.data, self.flow))
         self.interval = self._next_interval()
-        self._timer = layer.timers.set(min(now + self.interval, self._gives_up_at), self._due)
+        self._timer = layer.timers.set(min(now + self.interval, self._gives_up_at), self.due)
 
     def _next_interval(self) -> float:
         raise NotImplementedError
 
-    def _linger(self, now: float, span: float) -> None:
-        """Absorb retransmissions for this long, then terminate (Timers D, K and M)."""
+    def _linger(self, now: float, line: Line) -> None:
+        """Absorb retransmissions for as long as this line takes, then terminate (Timers D, K and M)."""
         self._stop()
-        if span <= 0:
-            self.terminate()
-        else:
-            self._timer = self.layer.timers.set(now + span, self._end)
-
-    def _end(self, now: float) -> None:
-        self.terminate()
+        line.join(self, now)
 
 
 _DERIVED: Final = frozenset(
@@ -199,13 +201,16 @@ class InviteClient(ClientTransaction):
                 self.user.on_response(self, response, now)
             elif status < 300:
                 self.state = ACCEPTED
-                self._linger(now, TIMEOUT)  # Timer M
+                self._linger(now, self.layer.rest)  # Timer M
                 self.user.on_response(self, response, now)
             else:
                 self.state = COMPLETED
                 self.layer.out.append(Send(self.ack_for(response), self.flow))
                 user = self.user
-                self._linger(now, 0.0 if self.flow.reliable else TIMER_D)
+                if self.flow.reliable:
+                    self.terminate()
+                else:
+                    self._linger(now, self.layer.rest)  # Timer D
                 user.on_response(self, response, now)
         elif state is ACCEPTED and 200 <= status < 300:
             self.user.on_response(self, response, now)  # retransmitted, or of another fork: the user ACKs
@@ -258,7 +263,10 @@ class NonInviteClient(ClientTransaction):
         else:
             self.state = COMPLETED
             user = self.user
-            self._linger(now, 0.0 if self.flow.reliable else T4)  # Timer K
+            if self.flow.reliable:
+                self.terminate()
+            else:
+                self._linger(now, self.layer.short_rest)  # Timer K
             user.on_response(self, response, now)
 
     def _next_interval(self) -> float:
@@ -269,8 +277,9 @@ class ServerTransaction:
     """A request of a peer and our responses (figures 7 and 8)."""
 
     __slots__ = (
-        "_resend",
-        "_timeout",
+        "_gives_up_at",
+        "_timer",
+        "due_at",
         "flow",
         "interval",
         "key",
@@ -295,8 +304,11 @@ class ServerTransaction:
         "Whatever the transaction user keeps here."
         self.on_end: Callable[[float], None] | None = None
         "Called when no ACK comes for a final response (§17.2.1, Timer H)."
-        self._resend: Timer | None = None
-        self._timeout: Timer | None = None
+        self._gives_up_at = NEVER
+        self._timer: Timer | None = None
+        "Timers G and H take turns."
+        self.due_at = NEVER
+        "Of the first of them, and of I, J or L."
 
     @property
     def finished(self) -> bool:
@@ -322,16 +334,15 @@ class ServerTransaction:
         self.layer.forget_server(self)
         self.user = None
 
-    def _stop(self) -> None:
-        if self._resend is not None:
-            self._resend.cancel()
-            self._resend = None
-        if self._timeout is not None:
-            self._timeout.cancel()
-            self._timeout = None
-
-    def _end(self, now: float) -> None:
+    def due(self, now: float) -> None:
+        """It has lingered for long enough."""
         self.terminate()
+
+    def _stop(self) -> None:
+        self.due_at = NEVER
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class InviteServer(ServerTransaction):
@@ -349,13 +360,12 @@ class InviteServer(ServerTransaction):
             elif status < 300:
                 self.state = ACCEPTED
                 self.last = b""  # repeated by the user, end to end
-                self._timeout = layer.timers.set(now + TIMEOUT, self._end)  # Timer L
+                layer.rest.join(self, now)  # Timer L
             else:
                 self.state = COMPLETED
                 self.last = data
-                if not self.flow.reliable:
-                    self._resend = layer.timers.set(now + T1, self._repeat)  # Timer G
-                self._timeout = layer.timers.set(now + TIMEOUT, self._unacknowledged)  # Timer H
+                self._gives_up_at = now + TIMEOUT
+                (layer.patience if self.flow.reliable else layer.repeats).join(self, now)  # Timers G and H
         elif self.state is ACCEPTED and 200 <= status < 300:
             layer.out.append(Send(data, self.flow))
 
@@ -367,12 +377,21 @@ class InviteServer(ServerTransaction):
             if self.flow.reliable:
                 self.terminate()
             else:
-                self._timeout = self.layer.timers.set(now + T4, self._end)  # Timer I
+                self.layer.short_rest.join(self, now)  # Timer I
 
-    def _repeat(self, now: float) -> None:
-        self.layer.out.append(Send(self.last, self.flow))
+    def due(self, now: float) -> None:
+        """Repeat the final response until it is acknowledged; or it has lingered for long enough."""
+        if self.state is not COMPLETED:
+            self.terminate()
+            return
+        self._timer = None
+        if now >= self._gives_up_at:
+            self._unacknowledged(now)
+            return
+        layer = self.layer
+        layer.out.append(Send(self.last, self.flow))
         self.interval = min(self.interval * 2, T2)
-        self._resend = self.layer.timers.set(now + self.interval, self._repeat)
+        self._timer = layer.timers.set(min(now + self.interval, self._gives_up_at), self.due)
 
     def _unacknowledged(self, now: float) -> None:
         self.terminate()
@@ -399,4 +418,4 @@ class NonInviteServer(ServerTransaction):
         if self.flow.reliable:
             self.terminate()
         else:
-            self._timeout = self.layer.timers.set(now + TIMEOUT, self._end)  # Timer J
+            self.layer.rest.join(self, now)  # Timer J

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Request, Response, reply
-from sipnemo.sip.timers import TimerQueue
+from sipnemo.sip.timers import T1, T4, TIMEOUT, TimerQueue
 from sipnemo.sip.transaction import (
     ClientTransaction,
     ClientUser,
@@ -19,6 +19,8 @@ from sipnemo.sip.transaction import (
 )
 
 MAGIC = "z9hG4bK"
+LATE = 0.25
+"Seconds that transactions may linger longer than they must, so that many end at a time."
 MOST_SERVERS = 100_000
 "Server transactions at a time: each lasts 32 s, so this is 1,500 calls a second."
 
@@ -51,6 +53,14 @@ class TransactionLayer:
     def __init__(self, user: ServerUser) -> None:
         self.user = user
         self.timers = TimerQueue()
+        self.repeats = self.timers.line(T1)
+        "Transactions before their first repetition: Timers A, E and G."
+        self.patience = self.timers.line(TIMEOUT)
+        "Those that are never repeated, until they are given up: Timers B, F and H."
+        self.rest = self.timers.line(TIMEOUT, LATE)
+        "Those that only absorb repetitions: Timers D, J, L and M."
+        self.short_rest = self.timers.line(T4, LATE)
+        "Timers I and K."
         self.out: list[Any] = []
         "The actions of the input at hand, the layers' and the roles' in one order; the node takes it after each input."
         self.clients: dict[str, ClientTransaction] = {}

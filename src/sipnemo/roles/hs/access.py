@@ -50,7 +50,7 @@ class Access:
             for known, line in zip(request.names, request.lines, strict=True)
             if known != name or self._mark not in line
         ]
-        request.names = [known for known, _ in kept]
+        request.names = tuple([known for known, _ in kept])
         request.lines = [line for _, line in kept]
 
     def _check(self, request: Request, name: str, status: int, header: str, wall: float) -> str:

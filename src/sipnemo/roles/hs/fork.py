@@ -108,5 +108,4 @@ def _rank(status: int) -> int:
 def _add_challenges(response: Response, other: Response) -> None:
     for name, line in zip(other.names, other.lines, strict=True):
         if name in _CHALLENGES:
-            response.names.append(name)
-            response.lines.append(line)
+            response.append(name, line)

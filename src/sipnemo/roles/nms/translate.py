@@ -58,9 +58,9 @@ def response(
     return "\r\n".join((start, *own, cseq_line, *passed, end)).encode("latin-1")
 
 
-def _passed(names: list[str]) -> Passing:
+def _passed(names: tuple[str, ...]) -> Passing:
     """What takes the lines that pass out of all lines."""
-    return _passing(tuple(names)) if len(names) <= 64 else _passing.__wrapped__(tuple(names))
+    return _passing(names) if len(names) <= 64 else _passing.__wrapped__(names)
 
 
 @lru_cache(maxsize=1024)
@@ -70,7 +70,7 @@ def _passing(names: tuple[str, ...]) -> Passing:
     return itemgetter(*(at for at, name in enumerate(names) if name not in _OF_THE_HOP))
 
 
-def _with(names: list[str], lines: list[str], contact: str, replaced: dict[str, str] | None) -> list[str]:
+def _with(names: tuple[str, ...], lines: list[str], contact: str, replaced: dict[str, str] | None) -> list[str]:
     """The lines with another URI in Contact (where one is given), and with those of `replaced` in their places."""
     changed = lines.copy()
     if contact and "contact" in names:

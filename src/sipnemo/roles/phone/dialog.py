@@ -13,7 +13,7 @@ def make_request(
     """A request without Via and Contact; `headers` are canonical names and values, From, To, Call-ID, CSeq first."""
     if content_type:
         headers = [*headers, ("content-type", content_type)]
-    names = [name for name, _ in headers]
+    names = tuple([name for name, _ in headers])
     lines = [f"{printed(name)}: {value}" for name, value in headers]
     request = Request(method, uri, names, lines, body)
     request.call_id = request.value("call-id")

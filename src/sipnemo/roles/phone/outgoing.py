@@ -110,7 +110,7 @@ class Outgoing:
         authorize(request, self._auth, self._phone.ids.tag)
         copy = request.copy()
         line = via_line(flow, branch)
-        copy.names.insert(0, "via")
+        copy.names = ("via", *copy.names)
         copy.lines.insert(0, line)
         return copy.encode(), flow
 
@@ -149,13 +149,12 @@ def authorize(request: Request, auth: ClientAuth | None, cnonce: Callable[[], st
     request.remove("authorization")
     request.remove("proxy-authorization")
     for name, value in auth.authorization(request.method, request.uri, request.body, cnonce()):
-        request.names.append(name.lower())
-        request.lines.append(f"{name}: {value}")
+        request.append(name.lower(), f"{name}: {value}")
 
 
 def unheard(request: Request, status: int, reason: str = "") -> Response:
     """A response that stands for none."""
-    response = Response(status, reason or REASONS.get(status, ""), [], [], "")
+    response = Response(status, reason or REASONS.get(status, ""), (), [], "")
     response.call_id, response.from_tag = request.call_id, request.from_tag
     response.cseq, response.cseq_method = request.cseq, request.method
     return response
@@ -206,8 +205,7 @@ class Acknowledgement:
         request = dialog.request("ACK", invite.cseq, body, SDP if body else "")
         for name in ("authorization", "proxy-authorization"):
             for value in raw_values(invite, name):  # the INVITE's own credentials: an ACK cannot be challenged
-                request.names.append(name)
-                request.lines.append(f"{printed(name)}: {value}")
+                request.append(name, f"{printed(name)}: {value}")
         self._request = request
         routes = request.values("route")
         try:
@@ -226,7 +224,7 @@ class Acknowledgement:
         for target in targets:
             flow = self._phone.flow_to(target)
             if flow is not None:
-                self._request.names.insert(0, "via")
+                self._request.names = ("via", *self._request.names)
                 self._request.lines.insert(0, via_line(flow, self._phone.ids.branch()))
                 self._sent = Send(self._request.encode(), flow)
                 self._phone.act(self._sent)
