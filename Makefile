@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 SEEDS ?= 1000
 COUNT ?= 1000000
 
-.PHONY: help demo test lint format unit requirements docs bench lab sim fuzz install clean
+.PHONY: help demo test lint format unit requirements docs bench lab phones sim fuzz install clean
 
 help:
 	@echo "make demo            calls move between uplinks, on this machine, without root"
@@ -15,6 +15,7 @@ help:
 	@echo "make unit            the fast tests only"
 	@echo "make bench           throughput and cost beside other servers"
 	@echo "make lab             every shipped scenario of failing uplinks, in real time"
+	@echo "make phones          every test with real phones, the long ones too (about half an hour)"
 	@echo "make sim SEEDS=N     N simulated worlds with loss and failing uplinks (1000)"
 	@echo "make fuzz COUNT=N    N broken messages through parser and nodes (1000000)"
 	@echo "make requirements    which requirement is proven by how many tests"
@@ -61,6 +62,10 @@ bench: $(STAMP)
 
 lab: $(STAMP)
 	SIPNEMO_LAB=all $(BIN)/python -m pytest -q tests/netns/test_lab.py $(ARGS)
+
+phones: $(STAMP)
+	@scripts/install-test-programs
+	SIPNEMO_LONG=1 $(BIN)/python -m pytest -q tests/interop $(ARGS)
 
 sim: $(STAMP)
 	SIPNEMO_SEEDS=$(SEEDS) $(BIN)/python -m pytest -q tests/sim $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -21,12 +22,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--requirements", action="store_true", help="print a table of requirements and their tests")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Note what each test proves."""
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    """Note what each test proves, and leave out what is marked `long` unless it is asked for (`make phones`)."""
     for item in items:
         for mark in item.iter_markers("req"):
             for row in mark.args:
                 proofs[row][Path(item.location[0]).parent.name] += 1
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long and not os.environ.get("SIPNEMO_LONG"):
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -110,15 +110,15 @@ class Pjsip:
         self._command("hold")
 
     def resume(self) -> None:
-        self._command("resume")
+        self._as_soon_as_allowed("resume")
 
     def reinvite(self) -> None:
         """Offer the same anew."""
-        self._command("reinvite")
+        self._as_soon_as_allowed("reinvite")
 
     def update(self) -> None:
         """The same by UPDATE (RFC 3311)."""
-        self._command("update")
+        self._as_soon_as_allowed("update")
 
     def wait_for(self, kind: str, timeout: float = 15.0, number: int = 1) -> Event:
         """Wait for the `number`th event of this type since the start: CALL_ESTABLISHED, CALL_CLOSED, …"""
@@ -140,6 +140,15 @@ class Pjsip:
         return sum(event["type"] == kind for event in self.events)
 
     def _command(self, name: str, **facts: Any) -> None:
+        error = self._tried(name, **facts)
+        assert not error, f"PJSIP {self.user}: {name}: {error}"
+
+    def _as_soon_as_allowed(self, name: str) -> None:
+        """PJSIP refuses to offer anything while another INVITE of the call waits for its ACK."""
+        wait_until(lambda: not self._tried(name), 5, f"PJSIP {self.user} to be able to {name}")
+
+    def _tried(self, name: str, **facts: Any) -> str:
+        """What PJSIP has against the command; empty when it does it."""
         self._token += 1
         token = self._token
         assert self._process.stdin is not None
@@ -149,8 +158,7 @@ class Pjsip:
             self._read(0.02)
             return next((event for event in self.events if event.get("token") == token), None)
 
-        answer = wait_until(answered, 10, f"PJSIP {self.user} to {name}")
-        assert "error" not in answer, f"PJSIP {self.user}: {name}: {answer['error']}"
+        return str(wait_until(answered, 10, f"PJSIP {self.user} to {name}").get("error", ""))
 
     def _read(self, patience: float) -> None:
         """Take in what the phone has told."""

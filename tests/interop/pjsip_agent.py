@@ -170,7 +170,8 @@ class Agent:
                     tell("OK", token=words["token"], error=error.reason)
 
     def sign_off(self) -> None:
-        """Take the contact back, so that the next phone of this name does not ring twice."""
+        """End what goes on, and take the contact back, so that the next phone of this name does not ring twice."""
+        self.endpoint.hangupAllCalls()
         if self.account.registered:
             self.account.setRegistration(False)
             end_at = time.monotonic() + 3
