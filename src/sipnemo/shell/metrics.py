@@ -56,6 +56,7 @@ COUNTERS: dict[str, Declared] = {
     "requests": Declared("Requests taken in", ("method",)),
     "requests_overload": Declared("Requests refused because too many were being served"),
     "requests_refused": Declared("Requests answered with an error of ours", ("status",)),
+    "session_refreshes": Declared("Session timers of phones refreshed after a move, in the far end's place"),
     "stream_overflows": Declared("Connections closed because the far end did not read"),
     "stream_refused": Declared("Connections refused"),
     "strangers_refused": Declared("INVITEs refused that did not come from the home server"),

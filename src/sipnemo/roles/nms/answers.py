@@ -8,6 +8,7 @@ from sipnemo.nemo.session_list import SessionStatus as Status
 from sipnemo.roles.nms import translate
 from sipnemo.roles.nms.forward import Forward, Unheard
 from sipnemo.roles.nms.session import Dialog
+from sipnemo.roles.nms.session_timers import agreed_expires
 from sipnemo.roles.node import Count, Observe, Send
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.message import Response, uri_of
@@ -240,16 +241,3 @@ class Answers:
             flow = forward.client.flow if forward.client is not None else forward.server.flow
             return self.node.calls.body_in(forward.session, response, forward.offered, flow, now)[0]
         return self.node.calls.body_out(forward.session, response, forward.offered, now)[0]
-
-
-def agreed_expires(response: Response, outward: bool) -> str:
-    """Session-Expires as our own re-INVITE would say it, after this 2xx (RFC 4028 §7.4); "" when there is none.
-
-    `refresher` counts from who sends the request; towards the SIP-CN we stand for the SIP-MN.
-    """
-    value = response.value("session-expires")
-    seconds, _, rest = value.partition(";")
-    if not seconds.strip().isdecimal():
-        return ""
-    mn_refreshes = ("refresher=uac" in rest.replace(" ", "").lower()) == outward
-    return f"{seconds.strip()};refresher={'uac' if mn_refreshes else 'uas'}"

@@ -29,6 +29,7 @@ class LostCalls:
         if now < self._next_at:
             return
         self._next_at = now + CHECK_EVERY
+        self._node.session_timers.keep(now)
         silent_after = self._node.settings.session.silent_after
         lapsed_before = now - GRACE
         silent_before = now - silent_after if silent_after else float("-inf")

@@ -31,6 +31,7 @@ from sipnemo.roles.nms.relay import Relay
 from sipnemo.roles.nms.report import Report
 from sipnemo.roles.nms.rescue import answer_elsewhere, restart_requests
 from sipnemo.roles.nms.session import Session
+from sipnemo.roles.nms.session_timers import SessionTimers
 from sipnemo.roles.nms.settings import NmsSettings
 from sipnemo.roles.nms.strangers import Strangers
 from sipnemo.roles.nms.suspension import Goodbyes, Suspension
@@ -92,6 +93,7 @@ class MobilityServer(Endpoint):
         self.answers = Answers(self)
         self.merging = Merging(self)
         self.own_requests = OwnRequests(self)
+        self.session_timers = SessionTimers(self)
         self.suspension = Suspension(self)
         self.goodbyes = Goodbyes(self)
         self.relay = Relay(self)

@@ -163,8 +163,7 @@ class Move:
         method = "INVITE" if session.media is not None and session.media.mn_sdp else "UPDATE"
         body = session.media.again(path.media_host) if method == "INVITE" and session.media is not None else ""
         lines = [f"Contact: <{path.contact(flow.local.transport, f';mn={session.token}')}>", f"Allow: {ALLOW}"]
-        if session.expires:
-            lines += ["Supported: timer", f"Session-Expires: {session.expires}"]  # a move is a refresh (R18)
+        lines += self._node.session_timers.lines(session)  # a move is a refresh (R18)
         if body:
             lines.append("Content-Type: application/sdp")
         lane = self._handover.pacing.lane(path, now)
@@ -226,6 +225,8 @@ class Move:
                     self._sleep(why, now)
             case 408 | 487 | 500 | 502 | 503 | 504:
                 self._retry(retry_after(response) or 0.5 * 2.0 ** min(self._tries, 5), now, reason_of(status), why)
+            case 422 if self._node.session_timers.too_small(self.session, response):
+                self._retry(0.0, now, reason_of(status), why)
             case _ if self._unfit():
                 self.start(now)
             case _:
@@ -302,7 +303,7 @@ class Move:
     def _accepted(self, response: Response, now: float) -> None:
         session = self.session
         assert self.path is not None
-        session.refreshed(now)
+        self._node.session_timers.moved(session, response, now)
         span = body_sdp(response)
         if span is not None and session.media is not None:
             answer = response.body[span[0] : span[1]]
