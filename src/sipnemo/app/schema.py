@@ -277,7 +277,7 @@ NMS: Final = Schema(
             "How live calls change to another path (MH-12, RO-10).",
             (
                 Key("verify_after", seconds(0.1, 60), "Media must be seen on the new path within this span.", 2.0),
-                Key("pace", number(1, 100_000, "re-INVITEs per second"), "Most re-INVITEs sent over one path.", 5000.0),
+                Key("pace", number(1, 100_000, "re-INVITEs per second"), "Most re-INVITEs sent over one path.", 1e4),
                 Key(
                     "share",
                     number(1, 100, "percent"),

@@ -47,7 +47,7 @@ FORGET_AFTER: Final = 10.0
 "Seconds without work after which a lane begins anew: what it has measured may hold no more (RFC 9293's idle restart)."
 OVERHEAD: Final = {"UDP": 28, "TCP": 52, "TLS": 81}
 "Octets of IP (version 4) and transport around a message."
-LIMITLESS: Final = 1e12
+LIMITLESS: Final = float("inf")
 
 
 class Flight:

@@ -128,7 +128,7 @@ class MoveSettings:
     verify_after: float = 2.0
     "Seconds after the answer within which media must be seen on the new path, else the next one is tried."
 
-    pace: float = 5000.0
+    pace: float = 10_000.0
     "Most re-INVITEs per second over one path; one of known capacity gets fewer."
 
     share: float = 50.0
