@@ -41,6 +41,10 @@ class Way:
         self.rate = 0.0
         "Bits per second; 0 is without limit. What would wait longer than `QUEUE` is dropped."
         self.in_order = False
+        self.dropped = 0
+        "Packets for which the line was too busy."
+        self.waited = 0.0
+        "The longest wait for it, and its own time on it, of any that passed."
         self._last = 0.0
         self._busy_until = 0.0
 
@@ -51,7 +55,9 @@ class Way:
         if self.rate:
             sent = max(now, self._busy_until) + size * 8 / self.rate
             if sent - now > QUEUE:
+                self.dropped += 1
                 return None
+            self.waited = max(self.waited, sent - now)
             now = self._busy_until = sent
         at = now + self.delay
         if self.jitter:

@@ -48,8 +48,13 @@ def kind(session: Session) -> int:
     if media is None or not media.mn_sdp or not any(end.active for end in media.mn):
         return NO_MEDIA
     # Who answers a hold writes recvonly, so the SIP-MN's own description tells of either end's (RFC 3264 §8.4).
-    parts = media.mn_sdp.split("\nm=")
-    everywhere = any(word in parts[0] for word in _STILL) or all(end.held for end in media.mn if end.active)
+    text = media.mn_sdp
+    if all(end.held for end in media.mn if end.active):
+        return ON_HOLD
+    if not any(word in text for word in _STILL):
+        return SPEAKING
+    parts = text.split("\nm=")
+    everywhere = any(word in parts[0] for word in _STILL)
     flowing = any(
         "a=sendrecv" in part or not (everywhere or any(word in part for word in _STILL))
         for part, end in zip(parts[1:], media.mn, strict=False)

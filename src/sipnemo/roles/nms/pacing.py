@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from sipnemo.roles.nms.hops import DEFER, Hop, Hops
 from sipnemo.roles.nms.order import Rank, rank
-from sipnemo.roles.nms.window import Meter, Window
+from sipnemo.roles.nms.window import LEAST, Meter, Window
 from sipnemo.roles.node import Send
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Response
@@ -48,6 +48,7 @@ FORGET_AFTER: Final = 10.0
 OVERHEAD: Final = {"UDP": 28, "TCP": 52, "TLS": 81}
 "Octets of IP (version 4) and transport around a message."
 LIMITLESS: Final = float("inf")
+TICK: Final = 0.0005
 
 
 class Flight:
@@ -143,13 +144,17 @@ class Pacing:
         return True
 
     def path_off(self, path: Path, now: float) -> None:
-        """Nothing of what was reckoned of this path holds; who waited for it looks for another."""
+        """Nothing of what was reckoned of this path holds; who waited for it looks for another.
+
+        Its probes may have been lost in a crowd of our own: should it come back at once, it begins with little."""
         if any(other.eface is path.eface for other in self.node.paths.on()):
             return  # the E-face works, one of its addresses does not
         lane = self._lanes.pop(path.eface.id, None)
         for other in self.node.paths.on():
             self.lane(other, now).expect(path.rate if lane is None else max(path.rate, lane.media(now)), now)
         if lane is not None:
+            if path.reason == "probe":
+                self._lanes[path.eface.id] = Lane(self, path, now, LEAST)
             for move in lane.leave():
                 move.start(now)
 
@@ -204,7 +209,7 @@ class Pacing:
 class Lane:
     """All that leaves by one E-face."""
 
-    def __init__(self, pacing: Pacing, path: Path, now: float) -> None:
+    def __init__(self, pacing: Pacing, path: Path, now: float, most: float = OPEN) -> None:
         self._pacing = pacing
         self._node = pacing.node
         self.path = path
@@ -213,7 +218,7 @@ class Lane:
         capacity = path.eface.capacity
         rtt = path.rtt or 0.0
         room = OPEN if capacity is None else capacity * self._share * (rtt + 0.2) / 8 / EXCHANGE
-        self.window = Window(room, path.rtt)
+        self.window = Window(min(room, most), path.rtt)
         self._up, self._down, self._count = Meter(), Meter(), Meter(BURST)
         self._answer = float(ANSWER)
         "Octets that a re-INVITE brings back, smoothed."
@@ -254,7 +259,7 @@ class Lane:
 
     def free(self, now: float) -> bool:
         """Whether a request may leave now, before everything that waits."""
-        return not self._queue and not self._overdue and self._ready_at() <= now and self._has_room()
+        return not self._queue and not self._overdue and self._may_send(now)
 
     def push(self, move: Move, now: float) -> None:
         """Wait for a turn."""
@@ -288,7 +293,7 @@ class Lane:
     def pump(self, now: float) -> None:
         """Repeat and start what there is room for; wake up when there will be room for more."""
         pacing = self._pacing
-        while pacing.turn is None and self._ready_at() <= now and self._has_room():
+        while pacing.turn is None and self._may_send(now):
             if self._overdue:
                 self._repeat(self._overdue.popleft(), now)
                 continue
@@ -317,6 +322,10 @@ class Lane:
 
     def _ready_at(self) -> float:
         return max(self._up.ready_at, self._down.ready_at, self._count.ready_at)
+
+    def _may_send(self, now: float) -> bool:
+        # Timers are rounded to milliseconds: one may be due a little before the instant that it was set for.
+        return self._ready_at() <= now + TICK and self._has_room()
 
     def _has_room(self) -> bool:
         return len(self._flying) < int(self.window.size)
@@ -351,6 +360,9 @@ class Lane:
             flight.heard = True
             self._flying.pop(flight, None)
             self.window.answered(None if flight.repeated else now - flight.sent_at, now)
+            prober = self._node.probers.get(self.path)
+            if prober is not None:
+                prober.spoken(now)
         if response.status >= 200:
             self._down.take((flight.seen - flight.expected) * 8, self.rate(now), now)
             self._answer += 0.125 * (flight.seen - self._answer)
@@ -382,7 +394,7 @@ class Lane:
 
     def _woken(self, now: float) -> None:
         self._timer = None
-        while self._due and self._due[0][0] <= now:
+        while self._due and self._due[0][0] <= now + TICK:
             self._judge(heappop(self._due)[2], now)
         self.pump(now)
 

@@ -118,6 +118,12 @@ class Prober:
         self._sent.clear()
         self._heard(now)
 
+    def spoken(self, now: float) -> None:
+        """An answer to a re-INVITE has come: the path lives, though our own crowd may delay or drop its probes."""
+        if self._path.proven:
+            self._lost = 0
+            self._first_lost = self._arrived = None
+
     def _heard(self, now: float) -> None:
         self._lost = 0
         self._first_lost = self._arrived = None

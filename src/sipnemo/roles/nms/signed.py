@@ -96,7 +96,7 @@ class SignedRequest:
         session, dialog = self.session, self._dialog
         lines = [
             f"{method} {dialog.target} SIP/2.0",
-            via_line(flow, branch) + (OFFER if self._lane is not None else ""),
+            via_line(flow, branch) + (OFFER if self._lane is not None and method != "ACK" else ""),
             "Max-Forwards: 70",
             *(f"Route: {route}" for route in dialog.routes),
             f"From: {session.local_value}",
