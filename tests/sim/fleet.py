@@ -43,20 +43,22 @@ class Fleet:
         phone: dict[str, Any] | None = None,
         settle: float = 3.0,
         transport: str = "UDP",
+        homes: tuple[str, ...] = (HOME,),
     ) -> None:
         self.world = world = World(seed, rtp_every)
-        world.names[("home.example", "A")] = ((HOME,),)
+        for address in homes:
+            world.names["home.example", "AAAA" if ":" in address else "A"] = ((address,),)
         self.inside_names = [f"in{n}" for n in range(1, inside + 1)]
         self.outside_names = [f"out{n}" for n in range(1, outside + 1)]
         users = {name: f"pw-{name}" for name in (*self.inside_names, *self.outside_names)}
         self.hs_settings = HsSettings(
             domain="home.example",
-            listen=tuple(Local(transport, HOME, 5060) for transport in TRANSPORTS),
+            listen=tuple(Local(transport, address, 5060) for address in homes for transport in TRANSPORTS),
             accounts={"fleet7": "secret7"},
             users=users,
             **(hs or {}),
         )
-        self.hs = world.add("hs", lambda environment: HomeServer(self.hs_settings, environment), HOME)
+        self.hs = world.add("hs", lambda environment: HomeServer(self.hs_settings, environment), *homes)
         self.nms_settings = nms_settings(uplinks, **(nms or {}))
         self.nms = world.add("nms", lambda environment: MobilityServer(self.nms_settings, environment, policy))
         world.inside_link(self.nms, "lan0", INSIDE)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sipnemo.app.values import (
     ADDRESS,
+    ADDRESSES,
     ADMIN,
     DIRECTORY,
     DOMAIN,
@@ -133,6 +134,13 @@ NMS: Final = Schema(
             "The gateway and its home server.",
             (
                 Key("home", HOME, "The home server, found by RFC 3263: a domain, or an address with or without port."),
+                Key(
+                    "home_addresses",
+                    ADDRESSES,
+                    "The home server's addresses, the preferred one first, for each family that uplinks have: instead "
+                    "of asking DNS, or where `home` is an address itself.",
+                    [],
+                ),
                 Key("account", USER, "The gateway's account at the home server."),
                 Key("password_file", PASSWORD_FILE, "File with the account's password, on one line."),
                 Key("state_dir", DIRECTORY, "Directory of what must survive a restart.", "/var/lib/sipnemo"),

@@ -228,6 +228,15 @@ def _address(value: Any, _: Context) -> str:
 ADDRESS: Final = Kind("an IP address", _address, '"198.51.100.7"')
 
 
+def _addresses(value: Any, context: Context) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _wrong(value, 'a list of IP addresses, for example ["203.0.113.10", "2001:db8::10"]')
+    return tuple(dict.fromkeys(_address(item, context) for item in value))
+
+
+ADDRESSES: Final = Kind("a list of IP addresses", _addresses, '["203.0.113.10", "2001:db8::10"]')
+
+
 def _is_literal(host: str) -> bool:
     try:
         ipaddress.ip_address(host)

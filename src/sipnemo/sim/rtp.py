@@ -78,6 +78,8 @@ class Phones:
         self.all: list[Stream] = []
         self.planes: dict[str, Plane] = {}
         "Gateways by address."
+        self.twins: dict[str, str] = {}
+        "Of a host with addresses of both families, each → the other one."
         self.comedia: set[str] = set()
         "Accounts that send to where the first packet after each offer or answer comes from, whatever it said."
         self.seen: Callable[[str, str, bool], None] | None = None
@@ -126,6 +128,11 @@ class Phones:
     def carry(self, source: Address, target: Address, packet: Packet) -> None:
         """Bring a packet to an address by whatever lies between; within the LAN at once."""
         network = self._network
+        if (":" in source[0]) != (":" in target[0]):
+            if source[0] not in self.twins:
+                network.lost["family"] += 1
+                return
+            source = (self.twins[source[0]], source[1])
         if source[0].startswith(network.lan) and target[0].startswith(network.lan):
             self._arrive(source, target, packet)
             return
@@ -151,7 +158,7 @@ class Phones:
         if plane is not None:
             plane.forward(source, FlowKey(*target), packet)
             return
-        stream = self.at.get(target)
+        stream = self.at.get(target) or self.at.get((self.twins.get(target[0], ""), target[1]))
         if stream is None:
             self._network.lost["media to nobody"] += 1
         elif packet.stream.call_id != stream.call_id:

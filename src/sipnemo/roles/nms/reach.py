@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipnemo.sip.server_location import Target
+from sipnemo.sip.uri import Uri
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
@@ -45,6 +46,13 @@ def candidates(node: MobilityServer, move: Move) -> list[Path]:
         paths.remove(session.path)
         paths.insert(0, session.path)
     return paths
+
+
+def home_targets(server: Uri, addresses: tuple[str, ...]) -> list[Target]:
+    """Where the SIP-HS is, by the addresses that the operator has written."""
+    transport = "TLS" if server.scheme == "sips" else server.transport or "UDP"
+    port = server.port or (5061 if transport == "TLS" else 5060)
+    return [Target(transport, address, port) for address in addresses]
 
 
 def other_hop(node: MobilityServer, targets: list[Target]) -> Target | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sipnemo.roles.endpoint import via_line
 from sipnemo.roles.nms.audit import listed_in
 from sipnemo.roles.nms.patience import NOT_LOCATED, Failure, pause, why_refused
+from sipnemo.roles.nms.reach import home_targets
 from sipnemo.roles.node import Count
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Response, uri_of
@@ -185,7 +186,10 @@ class Registration:
             if attempt == self._attempt:
                 self._send_to(targets, query, at)
 
-        self._node.locate(self._home.server, located, now, tuple(self.path.locals))
+        if self._node.settings.home_addresses:
+            located(home_targets(self._home.server, self._node.settings.home_addresses), now)
+        else:
+            self._node.locate(self._home.server, located, now, tuple(self.path.locals))
 
     def _send_to(self, targets: list[Target], query: bool, now: float) -> None:
         node, home, path = self._node, self._home, self.path

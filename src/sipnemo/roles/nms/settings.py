@@ -168,6 +168,9 @@ class NmsSettings:
     home: str
     "URI of the SIP-HS: where to register (RFC 3263)."
 
+    home_addresses: tuple[str, ...] = ()
+    "Its addresses, instead of those that DNS has."
+
     account: str
     "Name at the SIP-HS."
 
