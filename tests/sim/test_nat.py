@@ -126,11 +126,27 @@ def test_calls_move_between_nats(kind: str, how: str) -> None:
     assert fleet.talking(into, "in2", "out2", span=2.0)
     (moved,) = fleet.nms.notices("moved")
     assert moved["ended"] == {"verified": 2}
+    fleet.silence(0)  # nothing may depend on the path that was left
+    assert fleet.talking(out, "in1", "out1", span=2.0)
+    assert fleet.talking(into, "in2", "out2", span=2.0)
     fleet.hang_up("out1", out)
     fleet.hang_up("in2", into)
     fleet.world.run(0.5)
     assert not fleet.up("in1", out)
     assert not fleet.up("out2", into)
+
+
+@pytest.mark.req("R10", "R15")
+def test_a_planned_move_that_is_refused_leaves_media_where_they_were() -> None:
+    fleet = hidden("symmetric", 0, 1)
+    call_id = fleet.call("in1", "out1")
+    fleet.world.run(1.0)
+    fleet.refuse_moves("out1", 488)
+    fleet.operator(1, "off")
+    fleet.world.run(3.0)
+    assert fleet.uplink_of(call_id) == PRIVATE[0]
+    fleet.silence(1)
+    assert fleet.talking(call_id, "in1", "out1")
 
 
 @pytest.mark.req("R10", "R6", "R15")

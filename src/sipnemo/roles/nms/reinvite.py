@@ -34,6 +34,7 @@ class Move:
 
     __slots__ = (
         "_handover",
+        "_left",
         "_node",
         "_patient",
         "_refused",
@@ -89,6 +90,8 @@ class Move:
         "Paths on which nothing was answered, or nothing heard."
         self.unfit: set[bool] = set()
         "Address families (True: IPv6) that the far end's media do not have."
+        self._left: Path | None = None
+        "The path that its packets have left."
         self.planned = wave.planned
         "The path that is left still works."
         self.checking = Checking(self, node)
@@ -114,7 +117,7 @@ class Move:
         self.waiting_for_path = choice is None
         if choice is None or not self._handover.pacing.admits(self, choice, now):
             return
-        if not self._keeps:
+        if not self._keeps or choice.natted:  # where a NAT hides us, far ends send to where our media come from
             self._take(choice)
         self.path = choice
         awaited = session.ack_awaited_until > now
@@ -176,6 +179,7 @@ class Move:
         """Make this the session's path: its packets leave there from now on."""
         session = self.session
         if session.path is not path:
+            self._left = self._left or session.path
             session.path.sessions.pop(session, None)
             session.path = path
             path.sessions[session] = None
@@ -384,7 +388,9 @@ class Move:
         if self.checking.agreed:  # it has followed before
             self.end(Outcome.UNVERIFIED, Reason.NOT_HEARD, now)
             return
-        if self.path is not None and not self.session.path.works:
+        if self._left is not None and self._left.works:
+            self._take(self._left)
+        elif self.path is not None and not self.session.path.works:
             self._take(self.path)
         self.end(Outcome.FAILED, reason, now, detail)
 
