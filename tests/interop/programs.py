@@ -21,6 +21,7 @@ PACKAGES = {
     "openssl": "openssl",
     "kamailio-tls": "kamailio-tls-modules",
     "sipp": "sip-tester",
+    "nft": "nftables",
     "pjsip": "",
 }
 "Program, as the marker `programs` names it, and the Debian package it comes in (PJSIP: a wheel that pip brings)."

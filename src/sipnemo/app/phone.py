@@ -62,7 +62,9 @@ class Application:
 
     def _attach(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        rtp = self._rtp = Rtp(runtime.feed, self.options.rtp_ports, self.printer.stream, self.options.gap_over)
+        rtp = self._rtp = Rtp(
+            runtime.feed, self.options.rtp_ports, self.printer.stream, self.options.gap_over, self.options.symmetric
+        )
         runtime.perform(OpenStream, rtp.open)
         runtime.perform(SetStream, rtp.set)
         runtime.perform(CloseStream, rtp.close_stream)

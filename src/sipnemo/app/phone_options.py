@@ -32,6 +32,9 @@ class Options:
     gap_over: float
     "Seconds of silence beyond which a gap is recorded."
 
+    symmetric: bool
+    "Media go to where they come from."
+
     json: bool
     verbose: bool
 
@@ -66,6 +69,7 @@ _SWITCHES: Final[dict[str, str]] = {
     "json": "print JSON lines",
     "late-offer": "send INVITEs without an offer",
     "reliable": "ring reliably (100rel) whenever the caller can take it",
+    "symmetric": "send media to where they come from, for a far end behind a NAT",
     "tls-insecure": "take any server certificate",
     "verbose": "log more to stderr",
 }
@@ -133,6 +137,7 @@ def read_options(args: argparse.Namespace) -> Options:
         settings=settings,
         rtp_ports=_ports(str(given.get("rtp-ports") or DEFAULT_PORTS)),
         gap_over=max(0.0, float(given.get("gap-over") or 60.0)) / 1000,
+        symmetric=bool(given.get("symmetric")),
         json=bool(given.get("json")),
         verbose=bool(given.get("verbose")),
         ends_with_calls=bool(call) and given.get("answer") is None,

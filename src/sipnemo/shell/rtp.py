@@ -62,6 +62,7 @@ class Stream:
         "rtcp_peer",
         "rtp",
         "slot",
+        "symmetric",
     )
 
     def __init__(
@@ -74,6 +75,8 @@ class Stream:
         self.reception = Reception(self.report, longest_silence)
         self.peer: tuple[str, int] | None = None
         self.rtcp_peer: tuple[str, int] | None = None
+        self.symmetric = False
+        "It sends to where packets come from (RFC 4961), whatever was signalled: that end may be behind a NAT."
         self.payload_type = 0
         self.slot = 0
         self._send = rtp.sendto
@@ -122,6 +125,8 @@ class Stream:
             else:
                 at = time.monotonic()
             take(data, at, source if len(source) == 2 else source[:2])
+            if self.symmetric and self.peer is not None and self.reception.source[1]:
+                self.peer = self.reception.source
 
     def drain_rtcp(self) -> None:
         """Count RTCP on its own port."""
@@ -166,14 +171,19 @@ class Rtp:
         ports: tuple[int, int],
         on_report: Callable[[StreamReport], object] = lambda _report: None,
         longest_silence: float = LONGEST_SILENCE,
+        symmetric: bool = False,
     ) -> None:
-        """`ports`: first and last to use; RTP takes the even ones. `on_report` gets the last word on every stream."""
+        """`ports`: first and last to use; RTP takes the even ones. `on_report` gets the last word on every stream.
+
+        `symmetric`: each stream sends to where its packets come from.
+        """
         self._feed = feed
         self._first = ports[0] + ports[0] % 2
         self._pairs = max(0, (ports[1] + 1 - self._first) // 2)
         self._next_pair = 0
         self._on_report = on_report
         self._longest_silence = longest_silence
+        self._symmetric = symmetric
         self._streams: dict[int, Stream] = {}
         self._by_descriptor: dict[int, Stream] = {}
         self._poll = select.epoll()
@@ -256,6 +266,7 @@ class Rtp:
 
     def _add(self, action: OpenStream, rtp: socket.socket, rtcp: socket.socket) -> None:
         stream = Stream(action, rtp, rtcp, self._longest_silence)
+        stream.symmetric = self._symmetric
         self._streams[action.stream] = stream
         for sock in (rtp, rtcp):
             self._by_descriptor[sock.fileno()] = stream

@@ -119,7 +119,7 @@ class StreamReport:
 class Reception:
     """Takes packets in and keeps the report up to date."""
 
-    __slots__ = ("_before", "_last", "_longest_silence", "_missing", "_next", "_source", "_ssrc", "peer", "report")
+    __slots__ = ("_before", "_last", "_longest_silence", "_missing", "_next", "_ssrc", "peer", "report", "source")
 
     def __init__(self, report: StreamReport, longest_silence: float = LONGEST_SILENCE) -> None:
         self.report = report
@@ -130,7 +130,8 @@ class Reception:
         self._next = 0
         self._last = float("inf")
         "Arrival of the packet before; infinity when the next silence does not count."
-        self._source: tuple[str, int] = ("", 0)
+        self.source: tuple[str, int] = ("", 0)
+        "Where the last packet of this stream came from."
         self._missing: dict[int, Gap] = {}
         self._before = b""
         "The packet before."
@@ -152,8 +153,8 @@ class Reception:
         if data[8:12] != self._ssrc and not self._begin(data[8:12], sequence, source):
             report.foreign += 1
             return
-        if source != self._source:
-            self._source = source
+        if source != self.source:
+            self.source = source
             if len(report.sources) < MOST_SOURCES:
                 report.sources.append((at, endpoint(source)))
         ahead = (sequence - self._next) & 0xFFFF
@@ -185,7 +186,7 @@ class Reception:
 
     def _gap(self, lost: int, silence: float, at: float, data: bytes) -> None:
         stalled = _stall(self._before, data, lost)
-        gap = Gap(at, max(0.0, silence) * 1000, lost, endpoint(self._source), stalled)
+        gap = Gap(at, max(0.0, silence) * 1000, lost, endpoint(self.source), stalled)
         self.report.lost += lost
         for number in range(self._next, self._next + min(lost, MOST_MISSING)):
             self._missing[number & 0xFFFF] = gap
