@@ -29,6 +29,8 @@ class MoodyHome(HomeServer):
             seen.append((now, request))
             mood: Callable[[Request], Refusal | None] | None = self.__dict__.get("mood")
             refusal = mood(request) if mood is not None and is_gateway else None
+            if not is_gateway:
+                refusal = self.__dict__.get("for_phones")
             if refusal is not None:
                 status, headers = refusal
                 self.respond(server, status, now, headers=headers)
@@ -55,6 +57,23 @@ class Home:
     def refuse(self, mood: Callable[[Request], Refusal | None] | Refusal | None) -> None:
         """What it answers to a gateway's REGISTERs from now on; None: what it should."""
         self.node.__dict__["mood"] = mood if mood is None or callable(mood) else lambda _request: mood
+
+    def refuse_phones(self, refusal: Refusal | None) -> None:
+        """What it answers to the REGISTERs of phones."""
+        self.node.__dict__["for_phones"] = refusal
+
+    def believe(self, name: str) -> None:
+        """Whoever registers as this user needs no password."""
+        access = self.node.access
+        asked = access.registrant
+        access.registrant = lambda request, wall: (  # type: ignore[method-assign]
+            name if f"sip:{name}@" in request.value("to") else asked(request, wall)
+        )
+
+    def knows(self, name: str) -> bool:
+        """Whether a phone is bound there now."""
+        record = self.node.bindings.find(name)
+        return record is not None and bool(record.live(self.node.wall(self.fleet.world.now)))
 
     def asked(self, since: float = 0.0, phones: bool = False) -> list[tuple[float, Request]]:
         """REGISTERs of the gateway since an instant, those of this life of the server."""

@@ -73,7 +73,7 @@ def test_a_refused_refresh_leaves_what_was_bound_before(gateway: Gateway) -> Non
     gateway.answer(FAR, first, 200, f"Contact: {first.value('contact')}")
     until = gateway.now + 605.0
     gateway.run(300.0)
-    gateway.answer(FAR, register(gateway, "600", cseq=2), 503)
+    gateway.answer(FAR, register(gateway, "600", cseq=2), 500)
     (mn,) = gateway.node.bindings.by_token.values()
     assert mn.expires_at == until
 
@@ -83,3 +83,31 @@ def test_a_refusal_that_a_later_register_has_overtaken_unbinds_nothing(gateway: 
     gateway.answer(FAR, second, 200, f"Contact: {second.value('contact')}")
     gateway.answer(FAR, first, 500)
     assert gateway.node.bindings.by_token
+
+
+@pytest.mark.req("R12")
+@pytest.mark.parametrize("status", [0, 408, 503, 504])
+def test_a_promise_that_the_server_has_not_heard_is_said_again_until_it_has(gateway: Gateway, status: int) -> None:
+    first = register(gateway, "600")
+    if status:
+        gateway.answer(FAR, first, status)
+    gateway.run(100.0)
+    again = [asked for asked in gateway.got(FAR, "REGISTER") if asked.branch != first.branch]
+    assert len({asked.branch for asked in again}) >= 2
+    assert {(asked.call_id, asked.cseq) for asked in again} == {(first.call_id, first.cseq)}
+    assert gateway.node.bindings.by_token
+    gateway.answer(FAR, again[-1], 200, f"Contact: {first.value('contact')}")
+    before = len(gateway.got(FAR, "REGISTER"))
+    gateway.run(200.0)
+    assert len(gateway.got(FAR, "REGISTER")) == before
+    assert len(gateway.got(PHONE, "200")) == 1
+
+
+@pytest.mark.req("R12")
+def test_a_promise_that_the_phone_has_replaced_is_not_said_again(gateway: Gateway) -> None:
+    gateway.answer(FAR, register(gateway, "600"), 503)
+    second = register(gateway, "600", cseq=2)
+    gateway.answer(FAR, second, 200, f"Contact: {second.value('contact')}")
+    gateway.run(200.0)
+    assert len(gateway.got(FAR, "REGISTER")) == 2
+    assert not gateway.node.registering.owed

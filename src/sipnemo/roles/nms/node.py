@@ -27,6 +27,7 @@ from sipnemo.roles.nms.own_requests import OwnRequests
 from sipnemo.roles.nms.paths import Path, Paths
 from sipnemo.roles.nms.pinholes import Pinholes
 from sipnemo.roles.nms.probe import Prober
+from sipnemo.roles.nms.registering import Registering
 from sipnemo.roles.nms.relay import Relay
 from sipnemo.roles.nms.report import Report
 from sipnemo.roles.nms.rescue import answer_elsewhere, restart_requests
@@ -87,6 +88,7 @@ class MobilityServer(Endpoint):
         self.strangers = Strangers(self)
         self.bindings = Bindings(self)
         self.kept = Kept(self)
+        self.registering = Registering(self)
         self.calls = Calls(self)
         self.inviting = Inviting(self)
         self.in_dialog = InDialog(self)
@@ -166,7 +168,7 @@ class MobilityServer(Endpoint):
         if request.to_tag and (request.call_id, request.from_tag) in self.calls.sessions:
             self.in_dialog.receive(server, request, True, now)
         elif request.method == "REGISTER":
-            self.bindings.register(server, request, now)
+            self.registering.register(server, request, now)
         elif request.method == "INVITE":
             if request.to_tag:
                 raise SipError(481)
@@ -259,6 +261,7 @@ class MobilityServer(Endpoint):
         self.home.path_on(path, now)
         self.handover.path_on(path, now)
         self.goodbyes.path_on(now)
+        self.registering.path_on(now)
         restart_requests(self, now)
 
     def path_off(self, path: Path, cause: str, now: float) -> None:
