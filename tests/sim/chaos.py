@@ -10,8 +10,10 @@ import time
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from sim.collide import TRUNK, Collisions
 from sim.fleet import Fleet
 from sipnemo.roles.nms.settings import ProbeSettings
+from sipnemo.roles.phone.call import State
 from sipnemo.roles.phone.node import Phone
 
 TROUBLE = 45.0
@@ -37,6 +39,7 @@ class Placed:
     up: bool = False
     "Answered and acknowledged at both ends, at some time."
     held_by: str = ""
+    stays_held: bool = False
     hung_up_at: float | None = None
     troubled: bool = False
     "A path failed, or was down, while it was being set up."
@@ -70,11 +73,12 @@ class Run:
         self.chance = chance = Random(seed)
         self.outcome = Outcome(seed)
         self.calls: list[Placed] = []
+        self._collisions = Collisions(self)
         self.fleet = Fleet(
             seed,
             uplinks=chance.choice((2, 2, 3)),
             rtp_every=0.1,
-            nms={"probe": ProbeSettings(probe_every=0.2)},
+            nms={"probe": ProbeSettings(probe_every=0.2), "trunk": TRUNK},
             phone={"answer_after": chance.choice((0.0, 0.0, 2.0))},
         )
         self.world = self.fleet.world
@@ -118,6 +122,7 @@ class Run:
             self._look()
         self.world.run(HEARD)
         self._check_media()
+        self._check_agreement()
         self._check_goodbyes()
         for call in self.calls:
             if call.hung_up_at is None:
@@ -127,6 +132,7 @@ class Run:
         self._check_goodbyes(0.0)
         self.fleet.hang_up_everything()
         self.outcome.broken += self.fleet.leaks(FORGOTTEN_AFTER)
+        self.outcome.broken += self.fleet.offers_broken()
         outcome = self.outcome
         outcome.calls = len(self.calls)
         outcome.established = sum(call.up for call in self.calls)
@@ -151,8 +157,18 @@ class Run:
         if ready:
             self._end(self.chance.choice(ready))
 
+    def do(self, name: str, command: str, call: Placed) -> None:
+        """A phone does something with a call, if it has it still."""
+        phone = self.fleet.phone_call(name, call.call_id)
+        if phone is not None and phone.state is State.ACTIVE and call.hung_up_at is None:
+            self.tell(f"{name} {command} {call.call_id[:8]}")
+            self.fleet.phones[name].command(command, call_id=call.call_id)
+
     def _end(self, call: Placed) -> None:
-        name = self.chance.choice((call.caller, call.callee))
+        self.end(call, self.chance.choice((call.caller, call.callee)))
+
+    def end(self, call: Placed, name: str) -> None:
+        """One of its phones hangs up."""
         if not self._has(name, call):
             name = call.other(name)
         call.hung_up_at = self.world.now
@@ -186,6 +202,7 @@ class Run:
         others = [n for n in working if n != number and n in on]
         if not others and self.chance.random() < 0.9:
             return  # the last one stays, nearly always
+        self._collisions.around_a_failure()
         kind = self.chance.choice(("carrier", "silence", "address", "roam", "drain", "flap"))
         self.tell(f"uplink {number}: {kind}")
         for call in self.calls:
@@ -267,10 +284,18 @@ class Run:
                         f"{call.call_id[:8]} is not up {now - call.placed_at:.0f} s after its INVITE"
                     )
                 continue
+            if call.held_by and self.fleet.held(call.call_id, call.caller, call.callee):
+                continue  # or its resuming has been refused; that both know it, `_check_agreement` sees to
             for name in (call.caller, call.callee):
                 heard = self.fleet.stream(name, call.call_id).received_between(now - HEARD, now)
                 if heard < HEARD / 0.1 * 0.5:
                     self.outcome.broken.append(f"{call.call_id[:8]}: {name} hears {heard} packets in {HEARD:.0f} s")
+
+    def _check_agreement(self) -> None:
+        """Both ends have the same idea of who speaks to whom (R5)."""
+        for call in self.calls:
+            if call.up and call.hung_up_at is None:
+                self.outcome.broken += self.fleet.disagreements(call.call_id, call.caller, call.callee)
 
     def _check_goodbyes(self, since: float = GOODBYES) -> None:
         for call in self.calls:

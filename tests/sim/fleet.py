@@ -11,6 +11,7 @@ from sipnemo.roles.hs.node import HomeServer
 from sipnemo.roles.hs.settings import HsSettings
 from sipnemo.roles.nms.node import MobilityServer
 from sipnemo.roles.nms.settings import EfaceSettings, IfaceSettings, MediaSettings, NmsSettings
+from sipnemo.roles.phone.call import Call
 from sipnemo.roles.phone.node import Phone
 from sipnemo.roles.phone.settings import Account, Settings
 from sipnemo.sim.network import Uplink
@@ -23,6 +24,7 @@ INSIDE = "10.7.0.1"
 INSTANCE = "urn:uuid:00000000-0000-4000-8000-00000000000a"
 UPLINKS = (("wwan0", "198.51.100.7"), ("sat0", "203.0.113.7"), ("wifi0", "198.18.0.7"))
 OUTSIDE = "192.0.2."
+_REVERSED = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 TRANSPORTS = ("UDP", "TCP")
 
 
@@ -209,6 +211,43 @@ class Fleet:
         """All phones end all calls."""
         for station in self.phones.values():
             station.command("hangup", call_id="all")
+
+    def offers_broken(self) -> list[str]:
+        """What a phone was offered or answered against RFC 3264, at any time."""
+        found: list[str] = []
+        for name, station in self.phones.items():
+            assert isinstance(station.node, MoodyPhone)
+            found += [f"{name}: {text}" for text in station.node.watch.broken]
+        return found
+
+    def disagreements(self, call_id: str, *names: str) -> list[str]:
+        """What the two ends of a call do not agree upon: directions, open offers, and where media go."""
+        found: list[str] = []
+        ends = [self.phone_call(name, call_id) for name in names]
+        directions = [end.media.direction for end in ends if end is not None and end.media is not None]
+        if len(directions) == 2 and directions[0] != _REVERSED[directions[1]]:
+            found.append(f"{call_id[:8]}: {names[0]} has {directions[0]}, {names[1]} {directions[1]}")
+        for name, end in zip(names, ends, strict=True):
+            if end is None or end.media is None or end.media.remote is None:
+                continue
+            if end.media.offered:
+                found.append(f"{call_id[:8]}: an offer of {name} is open")
+            wanted = INSIDE if name in self.inside_names else self.uplink_of(call_id)
+            crosses = all(other in self.inside_names for other in names)
+            if end.media.remote.rtp[0] != wanted and not crosses and not end.media.remote.held:
+                found.append(f"{call_id[:8]}: {name} sends to {end.media.remote.rtp[0]}, not to {wanted}")
+        return found
+
+    def held(self, call_id: str, *names: str) -> bool:
+        """Whether one of the ends has the call on hold."""
+        ends = [self.phone_call(name, call_id) for name in names]
+        return any(end is not None and end.media is not None and end.media.direction != "sendrecv" for end in ends)
+
+    def phone_call(self, name: str, call_id: str) -> Call | None:
+        """A call as one of its phones has it."""
+        phone = self.phones[name].node
+        assert isinstance(phone, Phone)
+        return next((call for (known, _), call in phone.calls.items() if known == call_id), None)
 
     def leaks(self, span: float = 80.0, crosstalk: bool = True) -> list[str]:
         """Let all timers of ended calls run out, then say what is left that should not be."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from sim.offers import OfferWatch
+from sipnemo.roles.node import Action, Environment, Input, Received, Send
 from sipnemo.roles.phone.node import Phone
+from sipnemo.roles.phone.settings import Settings
 from sipnemo.sip.message import Request
 from sipnemo.sip.transaction import ServerTransaction
 
@@ -10,11 +15,43 @@ SILENCE = 0
 
 
 class MoodyPhone(Phone):
-    """Like any other until it is told what to answer."""
+    """Like any other until it is told what to answer; what it is offered is watched."""
 
     refusals: list[tuple[int, tuple[str, ...]]]
     "For the next re-INVITEs, in order: status (SILENCE: no answer) and header lines; then it is a phone again."
     refused: list[tuple[float, Request]]
+
+    def __init__(self, settings: Settings, environment: Environment) -> None:
+        self.watch = OfferWatch()
+        self.heard: list[int] = []
+        "Final responses to INFO and bare UPDATE."
+        super().__init__(settings, environment)
+
+    def handle(self, input: Input, now: float) -> list[Action]:
+        """As any phone, and read what passes."""
+        if type(input) is Received:
+            self.watch.received(input.data)
+        actions = super().handle(input, now)
+        for action in actions:
+            if type(action) is Send:
+                self.watch.sent(action.data)
+        return actions
+
+    def _obey(self, name: str, arguments: Any, now: float) -> dict[str, Any]:
+        """What no user of a phone asks for, but a phone does by itself."""
+        match name:
+            case "reinvite":
+                for call in self._active(arguments):
+                    call.alter(None, now)
+            case "refresh":
+                for call in self._active(arguments):
+                    call.refresh(now)
+            case "info" | "update":
+                for call in self._active(arguments):
+                    call.send(name.upper(), now, lambda response, at: self.heard.append(response.status))
+            case _:
+                return super()._obey(name, arguments, now)
+        return {}
 
     def on_request(self, server: ServerTransaction, request: Request, now: float) -> None:
         """Answer, or do what the story says."""
@@ -22,6 +59,7 @@ class MoodyPhone(Phone):
             status, headers = self.refusals.pop(0)
             self.__dict__.setdefault("refused", []).append((now, request))
             if status == SILENCE:
+                self.watch.silent(request.call_id)
                 server.terminate()
             else:
                 self.respond(server, status, now, headers=headers)

@@ -148,6 +148,7 @@ class Answers:
             node.act(Count("calls_answered", ("out" if session.outgoing else "in",)))
             node.act(Observe("call_setup_seconds", now - session.created_at))
             if not session.path.on:
+                session.ack_awaited_until = now + ACK_WITHIN
                 node.handover.session_stranded(session, now)
 
     def _refreshed(self, forward: Forward, response: Response) -> None:

@@ -159,8 +159,6 @@ class InDialog:
                 own.append("Content-Type: application/sdp")
                 body = session.media.again(path.media_host)
             elif path is not described:
-                if sent and forward.offered and session.media is not None:
-                    session.media.shift += 1  # another description than the one it may know (RFC 3264 §8)
                 body = self.node.calls.body_out(session, request, False, now, path)[0]
             described = path
             if sent:  # the far end may know the old one, and have answered it

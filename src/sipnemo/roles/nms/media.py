@@ -29,6 +29,7 @@ class SessionMedia:
     __slots__ = (
         "_pending_mn",
         "_pending_mn_sdp",
+        "_told",
         "cn",
         "cn_host",
         "flows",
@@ -69,6 +70,8 @@ class SessionMedia:
         self._pending_mn_sdp = ""
         self.pending_cn: list[Endpoint] | None = None
         "Where the SIP-CN would receive by its offer, which is not answered yet."
+        self._told = ""
+        "The address of ours that the SIP-CN was told last."
 
     # ----------------------------------------------------------------------------------------- offers and answers
 
@@ -77,6 +80,10 @@ class SessionMedia:
         description = _read(text)
         ends = endpoints(description)
         self._allocate(ends, pool, now)
+        if host != self._told:  # the SIP-MN's version need not have changed, but this is another description (§8)
+            if self._told:
+                self.shift += 1
+            self._told = host
         if answer:
             self.mn, self.mn_sdp = ends, text
             self._settle()
@@ -104,6 +111,7 @@ class SessionMedia:
         if not text:
             return ""
         self.shift += 1
+        self._told = host
         description = _read(text)
         return self._moved(description, endpoints(description), host, self.shift, self.origin)
 
