@@ -10,22 +10,22 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sipnemo.lab.charts import Arrow, Ladder, Track, histogram, nice_step
+from sipnemo.lab.charts import Arrow, Ladder, Track, histogram
 from sipnemo.lab.report import (
     Call,
     Event,
-    Figures,
     Gap,
     Move,
     Run,
     Stream,
     attributed,
-    figures,
     run_report,
     stream_from,
     write_json,
 )
 from sipnemo.lab.report_html import page
+from sipnemo.lab.spread import Figures, figures, lines, nice_step
+from sipnemo.lab.spread import histogram as spread
 
 CUT = Event(10.0, "uplink 1 unplugged", "uplink1", expects_move=True)
 RESTORE = Event(15.0, "uplink 1 plugged in again", "uplink1")
@@ -70,10 +70,28 @@ def test_a_call_is_dropped_when_it_ended_or_fell_silent(call: Call, reason: str)
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([], Figures(0, 0)), ([70.0], Figures(70, 70)), ([20, 30, 71.26], Figures(30, 71.3))],
+    [
+        ([], Figures(0, 0, 0)),
+        ([70.0], Figures(70, 70, 70)),
+        ([20, 30, 71.26], Figures(30, 71.3, 71.3)),
+        (list(range(1, 501)), Figures(250.5, 495, 500)),
+    ],
 )
-def test_figures_are_median_and_worst(values: list[float], expected: Figures) -> None:
+def test_figures_are_median_99th_percentile_and_worst(values: list[float], expected: Figures) -> None:
     assert figures(values) == expected
+
+
+def test_many_gaps_are_told_as_a_histogram() -> None:
+    found = spread([20.0] * 3 + [45.0] + [139.9])
+    assert found == {"start": 20.0, "step": 10.0, "calls": [3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]}
+    assert spread([7.0, 7.0])["calls"] == [2]
+    assert spread([])["calls"] == []
+    move = {"per_call": [None] * 100, "histogram": {"gap_up_ms": spread([20.0] * 100), "gap_down_ms": found}}
+    assert lines(move) == [
+        "gap up, ms 20 █ 21 (a sign is 1)",
+        "gap down, ms 20 █·▃········▃ 140 (a sign is 10)",
+    ]
+    assert lines(move | {"per_call": [None] * 10}) == []
 
 
 def run() -> Run:
@@ -102,13 +120,13 @@ def test_report_json_has_the_figures_of_every_move(tmp_path: Path) -> None:
     assert (report["calls"], report["dropped"]) == (3, 1)
     carrier, command = report["moves"]
     assert (carrier["cause"], carrier["detected_ms"], carrier["calls_moved"]) == ("carrier", 0.8, 2)
-    assert carrier["gap_up_ms"] == {"median": 30.5, "worst": 41.0}
-    assert carrier["gap_down_ms"] == {"median": 74.0, "worst": 78.0}
-    assert carrier["lost_up"] == {"median": 0.5, "worst": 1.0}
-    assert carrier["lost_down"] == {"median": 2.5, "worst": 3.0}
+    assert carrier["gap_up_ms"] == {"median": 30.5, "p99": 41.0, "worst": 41.0}
+    assert carrier["gap_down_ms"] == {"median": 74.0, "p99": 78.0, "worst": 78.0}
+    assert carrier["lost_up"] == {"median": 0.5, "p99": 1.0, "worst": 1.0}
+    assert carrier["lost_down"] == {"median": 2.5, "p99": 3.0, "worst": 3.0}
     assert (command["cause"], command["detected_ms"]) == ("command", 0.0)
-    assert command["gap_up_ms"] == {"median": 20.5, "worst": 21.0}
-    assert command["lost_down"] == {"median": 0.0, "worst": 0.0}
+    assert command["gap_up_ms"] == {"median": 20.5, "p99": 21.0, "worst": 21.0}
+    assert command["lost_down"] == {"median": 0.0, "p99": 0.0, "worst": 0.0}
 
 
 def test_a_phones_record_becomes_a_stream() -> None:

@@ -18,7 +18,7 @@ from sipnemo.lab.line import Quality
 from sipnemo.lab.report import Call, Event, Gap, Move, Run, Stream
 from sipnemo.lab.scenario import Scenario, Step, Uplink, unfolded
 from sipnemo.lab.tally import facts, stream_of
-from sipnemo.lab.verdict import judge
+from sipnemo.lab.verdict import judge, limits
 
 GOOD = """\
 [scenario]
@@ -198,6 +198,15 @@ def test_a_move_belongs_to_what_was_done_to_its_path(at: float, path: str, text:
     assert (found and found.text) == text
 
 
+@pytest.mark.parametrize("virtual", [True, False])
+def test_percentiles_bind_in_virtual_time_only(virtual: bool) -> None:
+    calls = [Call("a", "in1", "out1", 10.0, up=ALIVE, down=replace(ALIVE, gaps=(Gap(12.1, 120.0, 5),)))]
+    found = list(limits("t", {"gap_down_ms": 100, "gap_down_p99_ms": 100}, calls, 0.0, 20.0, virtual))
+    assert [(one.met, one.binding) for one in found] == [(False, True), (False, virtual)]
+    sparse = [replace(calls[0], measured=False)]
+    assert [one.found for one in limits("t", {"lost_down": 1}, sparse, 0.0, 20.0, virtual)] == ["0"]
+
+
 def test_a_first_attempt_that_was_given_up_is_not_the_end_of_a_call() -> None:
     told = [("ended", 1.0), ("answered", 2.0), ("ended", 9.0)]
     events = [{"event": event, "account": "out1", "call_id": "a", "t": at} for event, at in told]
@@ -267,6 +276,8 @@ def stood(expect: dict[str, Any], **step: Any) -> dict[str, bool]:
         pytest.param({}, {"gap_down_ms": 90, "lost_down": 5, "gap_up_ms": 20}, True, id="the sender's own delay"),
         pytest.param({}, {"gap_down_ms": 89}, False, id="too long a gap"),
         pytest.param({"lost_down": 4}, {}, False, id="too much lost in all"),
+        pytest.param({}, {"gap_down_p99_ms": 90, "lost_down_p99": 5}, True, id="few are all"),
+        pytest.param({}, {"gap_down_p99_ms": 89}, False, id="of a hundred"),
     ],
 )
 def test_a_run_is_held_against_what_was_expected(expect: dict[str, Any], step: dict[str, Any], met: bool) -> None:

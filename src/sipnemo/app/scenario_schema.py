@@ -43,6 +43,10 @@ _LIMITS: Final = (
     Key("gap_down_ms", _MILLISECONDS, "Longest silence a phone behind the gateway may have.", UNSET),
     Key("lost_up", _PACKETS, "Most packets that one far end may lose.", UNSET),
     Key("lost_down", _PACKETS, "Most packets that one phone behind the gateway may lose.", UNSET),
+    Key("gap_up_p99_ms", _MILLISECONDS, "The same for 99 of 100 far ends; in real time only told.", UNSET),
+    Key("gap_down_p99_ms", _MILLISECONDS, "The same for 99 of 100 phones; in real time only told.", UNSET),
+    Key("lost_up_p99", _PACKETS, "The same for 99 of 100 far ends; in real time only told.", UNSET),
+    Key("lost_down_p99", _PACKETS, "The same for 99 of 100 phones; in real time only told.", UNSET),
 )
 
 

@@ -7,6 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 from sipnemo.lab.report import Event
+from sipnemo.lab.spread import nice_step
 
 WIDTH = 960
 
@@ -89,16 +90,6 @@ def topology(calls: int, uplinks: Sequence[tuple[str, str]]) -> str:
         parts.append(text(x + width / 2, y + 27, name, "strong", "middle"))
         parts.append(text(x + width / 2, y + 45, what, "small", "middle"))
     return svg(height, "Phones behind a gateway with its uplinks to the internet, home server and far ends", parts)
-
-
-def nice_step(span: float, most: int = 12) -> float:
-    """A round distance between ticks so that there are at most so many."""
-    step = 0.1
-    for factor in (2.0, 2.5, 2.0) * 6:
-        if span / step <= most:
-            return step
-        step *= factor
-    return step
 
 
 def timeline(tracks: Sequence[Track], events: Sequence[Event], start: float, end: float) -> str:

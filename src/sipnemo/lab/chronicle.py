@@ -20,8 +20,10 @@ Row = Mapping[str, Any]
 class Chronicle:
     """Of one run."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, virtual: bool = False) -> None:
         self.scenario = scenario
+        self.virtual = virtual
+        "Nothing took longer than it had to: no machine was busy."
         self.events: list[Event] = []
         self.done: dict[int, list[Event]] = {}
         "What has been done, by number of the file's event."

@@ -13,6 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from sipnemo.lab import spread
+
 LAST_LINES = 9
 
 
@@ -46,13 +48,14 @@ class Screen:
         """The moves so far, as in report.json; the last one is told."""
         self._moves = moves
         move = moves[-1]
-        up, down, lost_up, lost_down = (move[n] for n in ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down"))
+        names = ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down")
+        up, down, lost_up, lost_down = (spread_of(move, name) for name in names)
         self.say(
-            f"{move['calls_moved']} calls moved; gap up {up['median']:g} ({up['worst']:g}) ms, "
-            f"down {down['median']:g} ({down['worst']:g}) ms; "
-            f"lost up {lost_up['median']:g} ({lost_up['worst']:g}), down {lost_down['median']:g} "
-            f"({lost_down['worst']:g})  [median (worst)]"
+            f"{move['calls_moved']} calls moved; gap up {up} ms, down {down} ms; lost up {lost_up}, down {lost_down}"
+            f"  [median{', p99' if many(move) else ''} (worst)]"
         )
+        for line in spread.lines(move):
+            self.say(f"  {line}")
 
     def _repaint(self) -> None:
         if self._live is not None:
@@ -72,12 +75,12 @@ class Screen:
             )
         moves = Table("move", "noticed", "calls", "gap up", "gap down", "lost up", "lost down", expand=True)
         for move in self._moves:
-            figures = (move[name] for name in ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down"))
+            names = ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down")
             moves.add_row(
                 str(move["event"]),
                 "" if move["detected_ms"] is None else f"{move['detected_ms']:g} ms",
                 str(move["calls_moved"]),
-                *(f"{pair['median']:g} ({pair['worst']:g})" for pair in figures),
+                *(spread_of(move, name) for name in names),
             )
         story = Panel(Text("\n".join(self._story[-LAST_LINES:])), title=self._calls or "starting")
         return Group(paths, moves, story) if self._moves else Group(paths, story)
@@ -97,3 +100,14 @@ class Screen:
 def milliseconds(seconds: Any) -> str:
     """A span for people."""
     return f"{seconds * 1e3:.0f} ms" if isinstance(seconds, int | float) else ""
+
+
+def many(move: Mapping[str, Any]) -> bool:
+    """Whether percentiles say more than median and worst."""
+    return len(move["per_call"]) >= spread.MANY
+
+
+def spread_of(move: Mapping[str, Any], name: str) -> str:
+    """Median and, in brackets, the worst; of many calls the 99th percentile as well."""
+    found = move[name]
+    return f"{found['median']:g}{', {:g}'.format(found['p99']) if many(move) else ''} ({found['worst']:g})"

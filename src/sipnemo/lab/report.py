@@ -8,11 +8,12 @@ when the next thing is done to the world. So a gap that never ends is nobody's g
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from sipnemo.lab.spread import figures, histogram
 
 PACKET_INTERVAL_MS = 20.0
 "The silence between two packets of an undisturbed stream; a phone lists only what is longer, or lost."
@@ -71,6 +72,9 @@ class Call:
     hung_up_at: float | None = None
     "When it was hung up, if that was before the rest."
 
+    measured: bool = True
+    "Its media come often enough to tell gaps; of others only that they live counts."
+
     def dropped(self, hangup_at: float) -> str:
         """Why the call counts as dropped, or empty."""
         if self.answered_at is None:
@@ -119,13 +123,6 @@ class Move:
     "When the last of its calls had been moved, where that is known."
 
 
-class Figures(NamedTuple):
-    """Median and worst over the moved calls."""
-
-    median: float
-    worst: float
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
     """Everything a report is made of."""
@@ -136,12 +133,6 @@ class Run:
     moves: tuple[Move, ...]
     started_at: float
     hangup_at: float
-
-
-def figures(values: Iterable[float]) -> Figures:
-    """Median and worst, 0 when there is nothing."""
-    known = list(values)
-    return Figures(round(statistics.median(known), 1), round(max(known), 1)) if known else Figures(0.0, 0.0)
 
 
 def attributed(stream: Stream, start: float, end: float) -> tuple[float, int]:
@@ -161,8 +152,9 @@ def move_report(run: Run, move: Move) -> dict[str, Any]:
     """One move of report.json."""
     start, end = window(run, move)
     rows: list[dict[str, Any]] = []
+    moved = set(move.call_ids)
     for call in run.calls:
-        if call.call_id in move.call_ids:
+        if call.call_id in moved and call.measured:
             (gap_up, lost_up), (gap_down, lost_down) = (attributed(s, start, end) for s in (call.up, call.down))
             rows.append(
                 {
@@ -184,8 +176,9 @@ def move_report(run: Run, move: Move) -> dict[str, Any]:
         "from_path": move.from_path,
         "to_path": move.to_path,
         "detected_ms": detected,
-        "calls_moved": len(rows),
+        "calls_moved": sum(call.call_id in moved for call in run.calls),
         **{name: figures(row[name] for row in rows)._asdict() for name in names},
+        "histogram": {name: histogram(row[name] for row in rows) for name in names},
         "per_call": rows,
     }
 

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from sipnemo.lab import charts
 from sipnemo.lab.charts import Ladder, Track
+from sipnemo.lab.live import many, spread_of
 from sipnemo.lab.report import PACKET_INTERVAL_MS, Run, run_report
+from sipnemo.lab.spread_chart import drawing
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #16202c; --soft: #5b6878; --rule: #dde3ea;
@@ -72,11 +74,6 @@ def card(value: str, words: str, kind: str = "") -> str:
     return tag("div", f"<b>{escape(value)}</b><span>{escape(words)}</span>", f"card {kind}".strip())
 
 
-def pair(figures: Mapping[str, float]) -> str:
-    """Median and, in brackets, the worst."""
-    return f"{figures['median']:g} ({figures['worst']:g})"
-
-
 def section(title: str, words: str, content: str) -> str:
     """A framed part of the page."""
     return tag("section", tag("h2", escape(title)) + tag("p", escape(words)) + content)
@@ -96,7 +93,7 @@ def moves_table(report: Mapping[str, Any]) -> str:
             f"{short(move['from_path'])} → {short(move['to_path'])}",
             "–" if move["detected_ms"] is None else f"{move['detected_ms']:g} ms",
             move["calls_moved"],
-            *(pair(move[name]) for name in ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down")),
+            *(spread_of(move, name) for name in ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down")),
         )
         for move in report["moves"]
     ]
@@ -113,6 +110,8 @@ def calls_tables(run: Run, report: Mapping[str, Any]) -> str:
             (names[row["call_id"]], row["gap_up_ms"], row["gap_down_ms"], row["lost_up"], row["lost_down"])
             for row in move["per_call"]
         ]
+        if many(move):
+            parts.append(tag("p", escape(move["event"])) + tag("div", drawing(move), "wide"))
         parts.append(tag("details", tag("summary", f"Each call: {escape(move['event'])}") + table(head, rows)))
     return "".join(parts)
 
@@ -150,7 +149,8 @@ def verdicts(judged: Sequence[Any]) -> str:
     rows = []
     for one in judged:
         cells = (one.what, one.expected, one.found)
-        mark = tag("td", "as expected" if one.met else "not as expected", "good" if one.met else "bad")
+        words = "as expected" if one.met else "not as expected" if one.binding else "not on this machine"
+        mark = tag("td", words, "good" if one.met else "bad" if one.binding else "")
         rows.append(tag("tr", "".join(tag("td", escape(cell)) for cell in cells) + mark))
     head = tag("tr", "".join(tag("th", escape(cell)) for cell in ("what", "expected", "found", "")))
     return tag("div", tag("table", head + "\n".join(rows)), "wide")
@@ -177,7 +177,8 @@ def page(run: Run, tracks: Sequence[Track], ladder: Ladder | None, version: str,
         *([section("As expected?", "", cover.verdicts)] if cover.verdicts else []),
         section(
             "What each move cost",
-            "Longest silence and packets lost per call: median, worst in brackets. Up is from the phones behind the "
+            "Longest silence and packets lost per call: median, of many calls the 99th percentile, worst in "
+            "brackets. Up is from the phones behind the "
             "gateway to the far ends, down the other way. Packets come every 20 ms, and 20 also stands for silences "
             f"of at most 30 ms. An unmodified far end cannot be told in less than a round trip: after a link is cut, "
             f"{run.rtt_ms + PACKET_INTERVAL_MS:g} ms down is about the limit.",

@@ -52,7 +52,7 @@ class Simulation:
         self.scenario = scenario
         self.plan = plan
         self.seed = seed
-        self.chronicle = Chronicle(scenario)
+        self.chronicle = Chronicle(scenario, virtual=True)
         self.world = World(seed)
         self.world.network.keep = self.world.network.refuses = True
         self.builders = builders

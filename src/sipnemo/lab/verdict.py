@@ -8,8 +8,16 @@ from typing import Any, NamedTuple
 from sipnemo.lab.chronicle import Chronicle
 from sipnemo.lab.report import HEARD_AFTER, PACKET_INTERVAL_MS, Call, Event, Move, Run, Stream, run_report
 from sipnemo.lab.scenario import Step
+from sipnemo.lab.spread import percentile
 
 LIMITS = ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down")
+P99 = {
+    "gap_up_p99_ms": "gap_up_ms",
+    "gap_down_p99_ms": "gap_down_ms",
+    "lost_up_p99": "lost_up",
+    "lost_down_p99": "lost_down",
+}
+"Percentiles are told in real time, and demanded in virtual time only: a busy machine is slower than the gateway."
 
 
 class Verdict(NamedTuple):
@@ -21,6 +29,9 @@ class Verdict(NamedTuple):
     expected: str
     found: str
     met: bool
+
+    binding: bool = True
+    "Whether the scenario fails if it is not met."
 
 
 def judge(chronicle: Chronicle, run: Run) -> list[Verdict]:
@@ -52,7 +63,7 @@ def of_the_whole(chronicle: Chronicle, run: Run) -> Iterable[Verdict]:
         on = sorted(chronicle.on)
         wanted = sorted(expect["on"])
         yield Verdict("uplinks ON at the end", listed(wanted), listed(on), on == wanted)
-    yield from limits("at any time", expect, run.calls, run.started_at, run.hangup_at)
+    yield from limits("at any time", expect, run.calls, run.started_at, run.hangup_at, chronicle.virtual)
 
 
 def of_a_step(chronicle: Chronicle, run: Run, step: Step) -> Iterable[Verdict]:
@@ -71,7 +82,7 @@ def of_a_step(chronicle: Chronicle, run: Run, step: Step) -> Iterable[Verdict]:
     if "detected_ms" in step.expect:
         spans = [(move.detected_at - move.event.at) * 1e3 for move in moves if move.detected_at is not None]
         yield at_most(f"{name}: detected_ms", step.expect["detected_ms"], round(max([0.0, *spans]), 1))
-    yield from limits(name, step.expect, run.calls, *window(run, events, moves))
+    yield from limits(name, step.expect, run.calls, *window(run, events, moves), chronicle.virtual)
 
 
 def window(run: Run, events: list[Event], moves: list[Move]) -> tuple[float, float]:
@@ -81,19 +92,26 @@ def window(run: Run, events: list[Event], moves: list[Move]) -> tuple[float, flo
     return events[0].at, min(max([min(later, default=run.hangup_at), *over]), run.hangup_at)
 
 
-def limits(name: str, expect: Mapping[str, Any], calls: Iterable[Call], start: float, end: float) -> Iterable[Verdict]:
-    """The worst of all calls, whether or not they moved, in a window."""
-    wanted = [key for key in LIMITS if key in expect]
+def limits(
+    name: str, expect: Mapping[str, Any], calls: Iterable[Call], start: float, end: float, binding: bool
+) -> Iterable[Verdict]:
+    """The worst of all calls, whether or not they moved, in a window; or what 99 of 100 do not exceed."""
+    wanted = [key for key in (*LIMITS, *P99) if key in expect]
     if not wanted:
         return
-    worst: dict[str, float] = dict.fromkeys(LIMITS, 0.0)
+    found: dict[str, list[float]] = {key: [] for key in LIMITS}
     for call in calls:
-        for way, stream in (("up", call.up), ("down", call.down)):
-            gap, lost = suffered(stream, start, end)
-            worst[f"gap_{way}_ms"] = max(worst[f"gap_{way}_ms"], gap)
-            worst[f"lost_{way}"] = max(worst[f"lost_{way}"], lost)
+        if call.measured:
+            for way, stream in (("up", call.up), ("down", call.down)):
+                gap, lost = suffered(stream, start, end)
+                found[f"gap_{way}_ms"].append(gap)
+                found[f"lost_{way}"].append(lost)
     for key in wanted:
-        yield at_most(f"{name}: {key}", expect[key], round(worst[key], 1))
+        if key in P99:
+            value = percentile(sorted(found[P99[key]]), 99)
+            yield at_most(f"{name}: {key}", expect[key], round(value, 1))._replace(binding=binding)
+        else:
+            yield at_most(f"{name}: {key}", expect[key], round(max([0.0, *found[key]]), 1))
 
 
 def suffered(stream: Stream, start: float, end: float) -> tuple[float, int]:
