@@ -273,6 +273,12 @@ class Attempts:
             self._left.insert(0, self.target)
             self.start(now)
 
+    def again(self, now: float) -> None:
+        """Send it anew to the same target; what becomes of the transaction before is somebody else's care."""
+        if self.target is not None:
+            self._left.insert(0, self.target)
+            self.start(now)
+
     def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
         """No answer from this target."""
         if self._left:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
 from sipnemo.roles.nms import translate
-from sipnemo.roles.nms.forward import Forward, Unheard
+from sipnemo.roles.nms.forward import Forward
 from sipnemo.roles.nms.session import Dialog
 from sipnemo.roles.nms.session_timers import agreed_expires
-from sipnemo.roles.node import Count, Observe, Send
+from sipnemo.roles.node import Count, Observe
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.message import Response, uri_of
 from sipnemo.sip.timers import TIMEOUT, TIMER_C
@@ -44,6 +44,9 @@ class Answers:
             return
         if status in (491, 500) and self.node.merging.again(forward, response, now):
             return
+        if status == 481 and forward.sent_again and forward.request.method == "PRACK" and not forward.offered:
+            response.status, response.reason = 200, "OK"  # the one before has arrived, and its 200 was lost (RFC 3262)
+            status = 200
         if status >= 200:
             forward.finish()
         elif forward.request.method == "INVITE":
@@ -79,18 +82,8 @@ class Answers:
             return
         if not forward.server.finished:
             self.node.respond(forward.server, 487, now)
-        dialog = Dialog(response.to_tag, response.contact, [])
-        dialog.routes = [r for r in reversed(response.values("record-route")) if not self.node.is_us(uri_of(r))]
-        ends = (response.value("from"), response.value("to"))
-        ack = self.node.own_requests.request(forward.session, dialog, "ACK", str(response.cseq), client.flow, ends)
-        self.node.act(Send(ack, client.flow))
-        if forward.late:
-            return  # a retransmission: the BYE is on its way
+        self.node.own_requests.refuse_answer(forward.session, response, client.flow, forward.late, now)
         forward.late = True
-        branch = self.node.ids.branch()
-        number = str(response.cseq + 1)
-        bye = self.node.own_requests.request(forward.session, dialog, "BYE", number, client.flow, ends, branch)
-        self.node.layer.request(Unheard(), branch, "BYE", bye, client.flow, now)
 
     def _pass_on(self, forward: Forward, response: Response, body: str, now: float) -> None:
         session, asked = forward.session, forward.request
@@ -125,6 +118,8 @@ class Answers:
             if contact and contact != dialog.target:
                 dialog.target = contact
                 self.node.calls.prepare(dialog, now)
+            if status < 200 and "rseq" in response.names:
+                dialog.takes_update = response.has_token("allow", "update")
             if status >= 200 and not session.live:
                 session.dialog = dialog
                 session.remote_value = response.value("to")
@@ -147,9 +142,15 @@ class Answers:
             node.calls.unacknowledged[session] = now + TIMEOUT + AFTER_TIMEOUT
             node.act(Count("calls_answered", ("out" if session.outgoing else "in",)))
             node.act(Observe("call_setup_seconds", now - session.created_at))
-            if not session.path.on:
+            early, left = session.early, session.path
+            behind = not left.on
+            if early is not None:
+                session.early = None
+                early.stop(now)
+                behind, left = early.behind(session.dialog), early.left
+            if behind:
                 session.ack_awaited_until = now + ACK_WITHIN
-                node.handover.session_stranded(session, now)
+                node.handover.session_stranded(session, now, left)
 
     def _refreshed(self, forward: Forward, response: Response) -> None:
         contact = response.contact
@@ -168,7 +169,7 @@ class Answers:
         at_hand = session.pending is forward
         if at_hand:
             session.pending = None
-            if session.move is not None:
+            if session.move is not None and not forward.initial:  # after a 183, nobody reads what the first 2xx says
                 self.node.merging.answered(forward, status, now)
             if forward.carries:
                 self.node.in_dialog.release_held(session, now)
@@ -185,6 +186,8 @@ class Answers:
             else:
                 session.ending = False
                 self.node.handover.session_free(session, now)
+        elif method == "PRACK":
+            self._pracked(forward, status, now)
         elif status == 481 and session.live and method in ("INVITE", "UPDATE"):  # else of one usage (RFC 5057 §5.1)
             self.node.timers.set(now + AFTER_481, lambda at: self.node.calls.end(session, at))
         if session.live and (at_hand or method == "INVITE"):
@@ -195,6 +198,17 @@ class Answers:
                 elif not forward.offered:
                     session.ack_awaited_until = now + ACK_WITHIN  # the answer comes in the ACK
             self.node.handover.session_free(session, now)
+
+    def _pracked(self, forward: Forward, status: int, now: float) -> None:
+        """Both ends know that a reliable response has arrived: what it carried is agreed (RFC 3262 §5)."""
+        session, dialog = forward.session, forward.dialog
+        if status >= 300 or dialog is None or session.live:
+            return
+        invite = session.pending.request if session.pending is not None else None
+        takes = dialog.takes_update if forward.outward else invite is not None and invite.has_token("allow", "update")
+        dialog.updatable = takes
+        if session.early is not None:
+            session.early.tell(now)
 
     def failed(self, forward: Forward, status: int, now: float) -> None:
         """The other side has not answered: say so, in its place."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
-from sipnemo.roles.nms.early import EarlyCall
+from sipnemo.roles.nms.early import Early
 from sipnemo.roles.nms.lost import LostCalls
 from sipnemo.roles.nms.media import SessionMedia, body_sdp
 from sipnemo.roles.nms.reach import fitting, other_hop
@@ -21,7 +21,6 @@ from sipnemo.sip.message import Message, Request, parameter, uri_of
 from sipnemo.sip.server_location import Target
 
 if TYPE_CHECKING:
-    from sipnemo.roles.nms.forward import Forward
     from sipnemo.roles.nms.node import MobilityServer
     from sipnemo.roles.nms.paths import Path
 
@@ -88,7 +87,7 @@ class Calls:
         session.held = []
         self.open.pop(session, None)
         if session.early is not None:
-            session.early.stop()
+            session.early.stop(now)
         if session.invitation is not None:
             self.invitations.pop(session.invitation, None)
         session.path.sessions.pop(session, None)
@@ -142,27 +141,20 @@ class Calls:
         ranked = fitting(self.node, session)
         return ranked[0] if ranked else session.path
 
-    def path_died(self, forward: Forward, now: float) -> bool:
-        """Whether a request that waits for an answer over a dead path may be sent over another (R2)."""
-        session = forward.session
-        if not forward.initial:
-            return True
-        if session.status is Status.TERMINATED:
-            return False
-        if session.dialogs:  # it rings: a second INVITE would ring twice
-            if session.early is None:
-                session.early = EarlyCall(self.node, forward)
-                session.early.ask(now)
-            return False
-        return self.rehome(session)
+    def rehome(self, session: Session, now: float) -> None:
+        """A call that rings at a SIP-MN is answered from a path that is ON.
 
-    def rehome(self, session: Session) -> bool:
-        """A session that nobody has been told an address for yet takes a path that is ON; whether it could."""
+        Where its caller has got a description, with the address that is gone, it must be told (`early.py`).
+        """
         best = self.way(session)
+        media = session.media
         if best is session.path:
-            return False
+            return
+        if session.early is None and media is not None and media.described:
+            session.early = Early(self.node, session)
         self.put_on(session, best)
-        return True
+        if session.early is not None:
+            session.early.tell(now)
 
     def fits(self, session: Session, target: Target) -> bool:
         """Whether a call that begins can reach this target, over another path where its own is of another family."""

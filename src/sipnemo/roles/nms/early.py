@@ -1,9 +1,11 @@
-"""A SIP-MN's call that rings while its path is dead (R3).
+"""A call that is not answered yet, and whose far end knows an address that is gone (R3).
 
-The far end's answer goes where the INVITE's Via says, to the path that is gone (RFC 3261 §18.2.2), and a second INVITE
-would ring twice. But the 180 has made a dialog, which any path can reach. So the far end is asked by a re-INVITE from a
-living path, again and again: while it rings it refuses that with 500 (§14.2); once it has answered, the 200 to the
-re-INVITE stands for the 200 that was lost, and carries the new address at once.
+An address changes in a dialog by a re-INVITE, which must wait for the answer, or by an UPDATE, which need not: where
+the far end has said that it takes one, and offer and answer have passed in a way that both know of (RFC 3311 §5.1). So
+early media follow by UPDATE if they can; else the re-INVITE follows the answer at once (`Handover.session_stranded`).
+A new description in the 2xx would not do: after a 183 with one, a far end does not look at it (RFC 3261 §13.2.1).
+
+What the INVITE of a SIP-MN needs beside that is in `early_invite.py`.
 """
 
 from __future__ import annotations
@@ -12,159 +14,140 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
-from sipnemo.roles.endpoint import via_line
-from sipnemo.roles.nms.forward import Unheard
+from sipnemo.roles.nms.media import body_sdp
 from sipnemo.roles.nms.reinvite import ALLOW
-from sipnemo.roles.node import Send
+from sipnemo.roles.nms.signed import SignedRequest
+from sipnemo.sdp.description import SdpError
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Response
 from sipnemo.sip.server_location import Target
 from sipnemo.sip.timers import Timer
-from sipnemo.sip.transaction import ClientTransaction, InviteClient
 
 if TYPE_CHECKING:
-    from sipnemo.roles.nms.forward import Forward
     from sipnemo.roles.nms.node import MobilityServer
     from sipnemo.roles.nms.paths import Path
     from sipnemo.roles.nms.session import Dialog, Session
 
-ASK_EVERY = 1.0
-"Seconds between questions: as long as that may an answer go unnoticed."
-ANSWER_WITHIN = 2.0
-"Seconds without any answer, after which the question is asked anew, perhaps over another path."
-STILL_RINGING = frozenset((408, 491, 500, 503, 504))
+TELL_AGAIN = 2.0
+"Seconds after which an UPDATE that met another offer is tried again (RFC 3311 §5.2, RFC 3261 §14.1)."
+TRIES = 3
 
 
-class EarlyCall:
-    """Asks each early dialog of one session whether it has been answered."""
+class Early:
+    """What the early dialogs of one session have been told."""
 
-    __slots__ = ("_asked", "_forward", "_gone", "_node", "_path", "_session", "_timer")
+    __slots__ = ("_known", "_node", "_session", "_telling", "_told", "_tries", "_updates", "left")
 
-    def __init__(self, node: MobilityServer, forward: Forward) -> None:
+    def __init__(self, node: MobilityServer, session: Session) -> None:
         self._node = node
-        self._forward = forward
-        self._session: Session = forward.session
-        self._path: Path | None = None
-        self._asked: dict[ClientTransaction, Dialog] = {}
-        self._gone: set[str] = set()
-        "Tags of forks that have ended."
-        self._timer: Timer | None = None
+        self._session = session
+        self.left: Path = session.path
+        "The path that the call began on."
+        self._known: Path | None = session.path
+        "The path that the INVITE, or the answer to it, has named; None: what it named holds no more."
+        self._told: dict[str, Path] = {}
+        "Tags of dialogs that have been told of another since."
+        self._updates: dict[SignedRequest, tuple[Dialog, Path]] = {}
+        self._telling: Timer | None = None
+        self._tries = 0
 
-    def ask(self, now: float) -> None:
-        """Put the question to every fork, over the best path."""
-        self.stop()
-        session = self._session
-        if session.live or session.status is Status.TERMINATED or self._forward.server.finished:
+    @property
+    def offering(self) -> bool:
+        """Whether an offer of ours waits for its answer."""
+        return bool(self._updates)
+
+    def behind(self, dialog: Dialog | None) -> bool:
+        """Whether this far end still knows another path than the one the session uses."""
+        tag = dialog.remote_tag if dialog is not None else ""
+        return self._told.get(tag, self._known) is not self._session.path
+
+    def tell(self, now: float) -> None:
+        """UPDATE every dialog that is behind and takes one."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        session, media = self._session, self._session.media
+        if session.live or session.status is Status.TERMINATED or media is None or not session.path.on:
             return
-        self._timer = self._node.timers.set(now + ANSWER_WITHIN, self.ask)
-        path = self._node.calls.way(session)
-        if not path.on:
-            return
-        self._path = path
+        asked = {dialog for dialog, _ in self._updates.values()}
         for dialog in list(session.dialogs.values()):
-            if dialog.remote_tag not in self._gone:
-                self._node.calls.locate_dialog(dialog, partial(self._ask, dialog), now)
+            if dialog.updatable and self.behind(dialog) and dialog not in asked:
+                if media.offering:
+                    self._later(now)
+                    return
+                self._node.calls.locate_dialog(dialog, partial(self._update, dialog), now)
 
-    def _ask(self, dialog: Dialog, targets: list[Target], now: float) -> None:
-        path, session = self._path, self._session
-        flow = next((flow for flow in map(path.flow_to, targets) if flow is not None), None) if path else None
-        if path is None or flow is None:
-            return
-        number = session.e.map.get(self._forward.request.cseq, 0)
-        # If the INVITE has been answered, its ACK opens the far end to the next request; otherwise it means nothing.
-        self._node.act(Send(self._own("ACK", number, dialog, flow), flow))
-        session.e.sent += 1
+    def heard(self, response: Response, now: float) -> None:
+        """The other side has answered the INVITE, for the time being or for good."""
+
+    def cancel(self, now: float) -> bool:
+        """The caller gives up; whether this has been seen to."""
+        return False
+
+    def stop(self, now: float) -> None:
+        """The call is answered, or over."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        for request in list(self._updates):
+            request.abandon()
+        self._updates.clear()
+        self._node.in_dialog.release_held(self._session, now)
+
+    # ------------------------------------------------------------------------------------------------- internals
+
+    def _update(self, dialog: Dialog, targets: list[Target], now: float) -> None:
+        path = self._session.path
+        flow = next((flow for flow in map(path.flow_to, targets) if flow is not None), None)
+        if flow is not None:
+            request = self._offer("UPDATE", dialog, path, flow)
+            self._updates[request] = (dialog, path)
+            request.send(flow, now)
+
+    def _offer(self, method: str, dialog: Dialog, path: Path, flow: Flow) -> SignedRequest:
+        """The SIP-MN's description, received at this path."""
+        session = self._session
         body = session.media.again(path.media_host) if session.media is not None else ""
-        branch = self._node.ids.branch()
-        lines = [
-            f"INVITE {dialog.target} SIP/2.0",
-            via_line(flow, branch),
-            "Max-Forwards: 70",
-            *(f"Route: {route}" for route in dialog.routes),
-            f"From: {session.local_value}",
-            f"To: {session.to_value};tag={dialog.remote_tag}",
-            f"Call-ID: {session.call_id}",
-            f"CSeq: {session.e.sent} INVITE",
-            f"Contact: <{path.contact(flow.local.transport, f';mn={session.token}')}>",
-            f"Allow: {ALLOW}",
-        ]
+        lines = [f"Contact: <{path.contact(flow.local.transport, f';mn={session.token}')}>", f"Allow: {ALLOW}"]
         if body:
             lines.append("Content-Type: application/sdp")
-        lines.append(f"Content-Length: {len(body)}\r\n\r\n{body}")
-        data = "\r\n".join(lines).encode("latin-1")
-        self._asked[self._node.layer.request(self, branch, "INVITE", data, flow, now)] = dialog
+        remote = f"{session.to_value};tag={dialog.remote_tag}" if session.outgoing else ""
+        return SignedRequest(self._node, self, session, dialog, method, tuple(lines), body, remote=remote)
 
-    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
-        """Still ringing, answered, or over."""
+    def on_answer(self, request: SignedRequest, response: Response, now: float) -> None:
+        """The far end has answered an UPDATE."""
         status = response.status
-        dialog = self._asked.get(client)
-        if 200 <= status < 300:
-            self._answered(client, response, now)
-        elif status >= 300 and dialog is not None:
-            del self._asked[client]
-            if status in STILL_RINGING:
-                self._again(now)
-            else:
-                self._ended(dialog, status, now)
-
-    def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
-        """Asked anew by the timer."""
-        self._asked.pop(client, None)
-
-    def _answered(self, client: ClientTransaction, response: Response, now: float) -> None:
-        """The lost 200 is found: the SIP-MN gets this one in its place, and its ACK goes the ordinary way."""
-        session, forward, path = self._session, self._forward, self._path
-        dialog = session.dialogs.get(response.to_tag)
-        if dialog is None:
+        if status < 200:
             return
-        self._node.act(Send(self._own("ACK", response.cseq, dialog, client.flow), client.flow))
-        if session.live or session.status is Status.TERMINATED or path is None:
+        dialog, path = self._updates.pop(request, (None, None))
+        if dialog is None or path is None:
             return
-        self._asked.pop(client, None)
-        self.stop()
-        if forward.client is not None:
-            forward.client.abandon()
-        forward.client = client
-        self._node.calls.put_on(session, path)
-        self._node.log("info", "a call was answered while its path was dead", session.call_id, path=path.name)
-        self._node.answers.answered(forward, response, now)
+        if status < 300:
+            self._tries = 0
+            self._told[dialog.remote_tag] = path
+            self._take_in(response)
+        elif status in (491, 500, 504):
+            self._later(now)
+        self._node.in_dialog.release_held(self._session, now)
+        if status < 300:
+            self.tell(now)  # another path may have come into use meanwhile
 
-    def _ended(self, dialog: Dialog, status: int, now: float) -> None:
-        """This fork has gone; when it was the last, the call has failed, with an answer that was lost."""
-        self._gone.add(dialog.remote_tag)
-        if all(tag in self._gone for tag in self._session.dialogs):
-            self.stop()
-            if self._forward.client is not None:
-                self._forward.client.abandon()
-            self._node.answers.failed(self._forward, 480 if status == 481 else status, now)
+    def on_silence(self, request: SignedRequest, status: int, now: float) -> None:
+        """No answer: the re-INVITE after the answer will tell."""
+        self._updates.pop(request, None)
+        self._node.in_dialog.release_held(self._session, now)
 
-    def cancel(self, now: float) -> None:
-        """The caller gives up: the far end hears it over the living path, the SIP-MN at once from us."""
-        self.stop()
-        client, path = self._forward.client, self._node.calls.way(self._session)
-        if isinstance(client, InviteClient) and path.on:
-            target = Target(client.flow.local.transport, *client.flow.remote)
-            flow = path.flow_to(target)
-            if flow is not None:
-                self._node.layer.request(Unheard(), client.branch, "CANCEL", client.cancel(), flow, now)
-            client.abandon()
-        self._node.answers.failed(self._forward, 487, now)
+    def _take_in(self, response: Response) -> None:
+        session = self._session
+        span = body_sdp(response)
+        if span is not None and session.media is not None:
+            try:
+                session.media.answered_again(response.body[span[0] : span[1]])
+            except SdpError as error:
+                self._node.log("warning", "answer to our UPDATE is unusable", session.call_id, why=str(error))
+            self._node.calls.apply_media(session)
 
-    def stop(self) -> None:
-        """Ask no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for client in list(self._asked):
-            if not client.finished:
-                client.abandon()
-        self._asked.clear()
-
-    def _again(self, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._node.timers.set(now + ASK_EVERY, self.ask)
-
-    def _own(self, method: str, cseq: int, dialog: Dialog, flow: Flow) -> bytes:
-        ends = (self._session.local_value, f"{self._session.to_value};tag={dialog.remote_tag}")
-        return self._node.own_requests.request(self._session, dialog, method, str(cseq), flow, ends)
+    def _later(self, now: float) -> None:
+        self._tries += 1
+        if self._tries <= TRIES and self._telling is None:
+            self._telling = self._node.timers.set(now + TELL_AGAIN, self.tell)

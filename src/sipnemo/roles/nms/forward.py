@@ -80,6 +80,8 @@ class Forward:
         self.client = client
         if self.cancelled and response.status < 200:
             self.send_cancel(now)
+        if self.initial and self.session.early is not None:
+            self.session.early.heard(response, now)
         self.answers.answered(self, response, now)
 
     def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
@@ -90,8 +92,7 @@ class Forward:
     def cancel(self, now: float) -> None:
         """The caller gives up: CANCEL as soon as a provisional response has come (§9.1)."""
         self.cancelled = True
-        if self.session.early is not None:
-            self.session.early.cancel(now)
+        if self.initial and self.session.early is not None and self.session.early.cancel(now):
             return
         if self.client is not None and self.client.state is State.PROCEEDING:
             self.send_cancel(now)

@@ -128,11 +128,11 @@ class Handover:
         wave.calls = len(sessions)
         self._plan_all(sessions, wave, now)
 
-    def session_stranded(self, session: Session, now: float) -> None:
-        """A call was answered although its path has gone meanwhile: it moves at once (design: ringing calls)."""
+    def session_stranded(self, session: Session, now: float, left: Path) -> None:
+        """A call was answered that began on a path which has gone meanwhile: it moves at once (R3)."""
         if session.move is None:
-            wave = next((w for w in reversed(self.waves) if w.from_path == session.path.name), None)
-            wave = wave or self._wave(session.path, session.path.reason, False, now)
+            wave = next((w for w in reversed(self.waves) if w.from_path == left.name), None)
+            wave = wave or self._wave(left, left.reason, False, now)
             wave.calls += 1
             wave.done_at = None
             self._plan_all([session], wave, now)
@@ -182,7 +182,7 @@ class Handover:
                 moves.append(move)
             elif not session.outgoing:
                 # Ringing: a call from outside is answered from the new path; another moves when it is answered.
-                self._node.calls.rehome(session)
+                self._node.calls.rehome(session, now)
         wave.moving += len(moves)
         for move in moves:
             move.start(now)

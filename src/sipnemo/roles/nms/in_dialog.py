@@ -41,6 +41,9 @@ class InDialog:
         left = forwards(request)
         method = request.method
         last = dialog.received_from_mn if outward else dialog.received_from_cn
+        if request.cseq == last and method == "PRACK":  # again, and the transaction that answered it is forgotten
+            node.respond(server, 200, now)
+            return
         if request.cseq <= last and method != "BYE":  # the far end may judge that: a call must come to its end
             raise SipError(500, "CSeq out of order")  # RFC 3261 §12.2.2
         if outward:

@@ -126,6 +126,11 @@ class SessionMedia:
         """An offer has passed that is not answered yet."""
         return self._pending_mn is not None or self.pending_cn is not None
 
+    @property
+    def described(self) -> bool:
+        """The SIP-CN has got a description of the SIP-MN's."""
+        return bool(self.mn_sdp) or self._pending_mn is not None
+
     def answers(self, outward: bool) -> bool:
         """Whether a description that goes this way answers an offer of the other end (RFC 3262 §5: in a PRACK)."""
         return (self.pending_cn if outward else self._pending_mn) is not None

@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sipnemo.roles.endpoint import host_text
-from sipnemo.roles.nms.rescue import restart_requests
+from sipnemo.roles.nms.rescue import rescue
 from sipnemo.roles.node import Count
 from sipnemo.sip.timers import Timer
 
@@ -114,7 +114,7 @@ class Nat:
             for session in path.sessions:
                 self._node.pinholes.open(session, path)
             self._node.handover.renew(path, now)
-            restart_requests(self._node, now, path)
+            rescue(self._node, now, path)
 
 
 def _uri(transport: str, host: str, port: int) -> str:

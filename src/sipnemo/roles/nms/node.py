@@ -30,7 +30,7 @@ from sipnemo.roles.nms.probe import Prober
 from sipnemo.roles.nms.registering import Registering
 from sipnemo.roles.nms.relay import Relay
 from sipnemo.roles.nms.report import Report
-from sipnemo.roles.nms.rescue import answer_elsewhere, restart_requests
+from sipnemo.roles.nms.rescue import rescue
 from sipnemo.roles.nms.session import Session
 from sipnemo.roles.nms.session_timers import SessionTimers
 from sipnemo.roles.nms.settings import NmsSettings
@@ -212,6 +212,11 @@ class MobilityServer(Endpoint):
         """A caller gives up."""
         self.in_dialog.cancel(cancelled, now)
 
+    def on_other_flow(self, server: ServerTransaction, flow: Flow, now: float) -> None:
+        """The SIP-HS has sent a request again by another path of ours: it expects the answer there."""
+        if self.home.trusts(server.flow) and self.home.trusts(flow):
+            server.flow = flow
+
     def on_stray(self, response: Response, flow: Flow, now: float) -> None:
         """A 2xx of an INVITE given up meanwhile still wants its ACK, or its sender would end the call."""
         if response.cseq_method == "INVITE" and 200 <= response.status < 300:
@@ -262,15 +267,14 @@ class MobilityServer(Endpoint):
         self.handover.path_on(path, now)
         self.goodbyes.path_on(now)
         self.registering.path_on(now)
-        restart_requests(self, now)
+        rescue(self, now)
 
     def path_off(self, path: Path, cause: str, now: float) -> None:
         """A path must carry no calls."""
         self.handover.path_off(path, cause, now)
         self.home.path_lost(path, now)  # a drained one too: who calls now shall come by another
-        answer_elsewhere(self, path)
         if self.paths.on():
-            restart_requests(self, now)
+            rescue(self, now)
         else:
             self.suspension.begins(now)
         if not path.present:
@@ -279,8 +283,7 @@ class MobilityServer(Endpoint):
     def path_died(self, path: Path, cause: str, now: float) -> None:
         """A path that was OFF already, by command, carries nothing any more."""
         self.handover.path_died(path, cause, now)
-        answer_elsewhere(self, path)
-        restart_requests(self, now)
+        rescue(self, now)
 
     def prober_hurry(self, path: Path) -> None:
         """A path has got its first call: probe it at the pace of a path with calls."""

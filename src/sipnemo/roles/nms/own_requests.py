@@ -9,7 +9,8 @@ from sipnemo.roles.nms.forward import Unheard
 from sipnemo.roles.nms.session import Dialog, Session
 from sipnemo.roles.node import Send
 from sipnemo.sip.flow import Flow
-from sipnemo.sip.message import Response
+from sipnemo.sip.message import Response, uri_of
+from sipnemo.sip.timers import TIMEOUT
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
@@ -84,6 +85,18 @@ class OwnRequests:
         ]
         return "\r\n".join(lines).encode("latin-1")
 
+    def refuse_answer(self, session: Session, response: Response, flow: Flow, again: bool, now: float) -> None:
+        """Nobody wants the call that this 2xx makes: ACK, and BYE unless it is a retransmission (§9.1, §13.2.2.4)."""
+        dialog = Dialog(response.to_tag, response.contact, [])
+        dialog.routes = [r for r in reversed(response.values("record-route")) if not self.node.is_us(uri_of(r))]
+        ends = (response.value("from"), response.value("to"))
+        self.node.act(Send(self.request(session, dialog, "ACK", str(response.cseq), flow, ends), flow))
+        if not again:
+            session.e.sent = max(session.e.sent, response.cseq) + 1
+            branch = self.node.ids.branch()
+            bye = self.request(session, dialog, "BYE", str(session.e.sent), flow, ends, branch)
+            self.node.layer.request(Unheard(), branch, "BYE", bye, flow, now)
+
     def hang_up_outside(self, session: Session, why: str, now: float) -> None:
         """Tell the SIP-CN that the call is over, now or as soon as there is a path (R18)."""
         self.node.goodbyes.owe(session, reason_of(why), now)
@@ -91,7 +104,7 @@ class OwnRequests:
     def hang_up_inside(self, session: Session, why: str, now: float) -> None:
         """The SIP-CN knows of no call any more, or cannot be reached: tell the SIP-MN, and end it."""
         if not session.live:
-            self.node.calls.end(session, now)  # its INVITE ends by its own timers
+            self._give_up_ringing(session, now)
             return
         session.i.sent += 1
         branch = self.node.ids.branch()
@@ -109,6 +122,19 @@ class OwnRequests:
         data = "\r\n".join(lines).encode("latin-1")
         self.node.layer.request(Unheard(), branch, "BYE", data, session.inside, now)
         self.node.calls.end(session, now)
+
+    def _give_up_ringing(self, session: Session, now: float) -> None:
+        """No path for too long: a caller hears 503, and a SIP-MN stops ringing."""
+        forward = session.pending
+        if forward is None:
+            self.node.calls.end(session, now)
+        elif forward.outward:
+            if forward.client is not None:
+                forward.client.abandon()
+            self.node.answers.failed(forward, 503, now)
+        else:
+            forward.cancel(now)  # its 487 goes nowhere, and ends the session
+            forward.wait(now + TIMEOUT)
 
 
 def reason_of(why: str) -> str:

@@ -1,22 +1,26 @@
-"""What was under way on a path when it died: requests are sent over another, responses too (R2)."""
+"""What was under way on a path when it died goes on over another: requests, and answers to requests (R2, R3)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
-from sipnemo.roles.endpoint import Attempts
-from sipnemo.roles.nms.forward import Forward, Unheard
+from sipnemo.roles.endpoint import Attempts, split_host_port
+from sipnemo.roles.nms.early_invite import EarlyInvite
+from sipnemo.roles.nms.forward import Forward
+from sipnemo.sip.flow import Flow
 from sipnemo.sip.server_location import Target
-from sipnemo.sip.transaction import InviteClient
+from sipnemo.sip.transaction import ServerTransaction
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
     from sipnemo.roles.nms.paths import Path
 
+UNANSWERED = (Status.INVITING, Status.RINGING)
 
-def restart_requests(node: MobilityServer, now: float, renewed: Path | None = None) -> None:
-    """Requests that wait for an answer over a dead path are sent over another, as soon as there is one.
+
+def rescue(node: MobilityServer, now: float, renewed: Path | None = None) -> None:
+    """Take all that is stuck on dead paths to one that is ON: when a path has died, and when one has come back.
 
     `renewed`: a NAT maps this path anew, so that answers to what has left by it are lost as well.
     """
@@ -26,33 +30,42 @@ def restart_requests(node: MobilityServer, now: float, renewed: Path | None = No
     working.update(local.host for local in node.inside)
     if renewed is not None:
         working.discard(renewed.address)
+    else:
+        _answer_elsewhere(node, working, now)
     for client in list(node.layer.clients.values()):
         attempts = client.user
         if not isinstance(attempts, Attempts) or client.finished or client.flow.local.host in working:
             continue
-        if isinstance(attempts.user, Forward):
-            attempts.user.client = client
-            if not node.calls.path_died(attempts.user, now) and not _may_be_sent_anew(attempts.user, renewed):
+        forward = attempts.user
+        if isinstance(forward, Forward):
+            forward.client = client
+            if forward.initial:
+                early = forward.session.early
+                if not isinstance(early, EarlyInvite):
+                    early = forward.session.early = EarlyInvite(node, forward, attempts)
+                early.path_died(now, renewed is not None)
                 continue
-            if isinstance(client, InviteClient) and attempts.user.initial and attempts.target is not None:
-                # Should it have arrived after all, nobody shall ring for it; its successor has the next CSeq.
-                flow = node.way_out(attempts.target)
-                if flow is not None:
-                    node.layer.request(Unheard(), client.branch, "CANCEL", client.cancel(), flow, now)
         attempts.restart(now)
 
 
-def _may_be_sent_anew(forward: Forward, renewed: Path | None) -> bool:
-    """A first INVITE that nobody has answered may leave by the same path again, if it is as good as a new one."""
-    session = forward.session
-    return session.path is renewed and not session.dialogs and session.status is not Status.TERMINATED
-
-
-def answer_elsewhere(node: MobilityServer, path: Path) -> None:
+def _answer_elsewhere(node: MobilityServer, working: set[str], now: float) -> None:
     """What a dead path would swallow is answered over another: a branch, not a source, tells (RFC 3261 §17.1.3)."""
-    if path.present and path.proven:
-        return
-    for server in node.layer.servers.values():
-        flow = server.flow
-        if flow.local.host == path.address and not flow.reliable:
-            server.flow = node.way_out(Target(flow.local.transport, *flow.remote)) or flow
+    for server in list(node.layer.servers.values()):
+        if server.flow.local.host in working:
+            continue
+        forward = server.user
+        if isinstance(forward, Forward) and forward.initial and forward.session.status in UNANSWERED:
+            node.calls.rehome(forward.session, now)
+        flow = _way_back(node, server)
+        if flow is not None:
+            server.flow = flow
+            if server.request.method == "INVITE":
+                server.repeated(now)  # the last answer may have been lost with the path
+
+
+def _way_back(node: MobilityServer, server: ServerTransaction) -> Flow | None:
+    """Where answers go over a path that works: of a connection, to where its other end listens (§18.2.2)."""
+    transport, (host, port) = server.flow.local.transport, server.flow.remote
+    if server.flow.reliable:
+        port = split_host_port(server.request.sent_by)[1] or (5061 if transport == "TLS" else 5060)
+    return node.way_out(Target(transport, host, port))

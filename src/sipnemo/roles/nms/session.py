@@ -15,7 +15,7 @@ from sipnemo.sip.server_location import Target
 from sipnemo.sip.transaction import ServerTransaction
 
 if TYPE_CHECKING:
-    from sipnemo.roles.nms.early import EarlyCall
+    from sipnemo.roles.nms.early import Early
     from sipnemo.roles.nms.forward import Forward
     from sipnemo.roles.nms.paths import Path
     from sipnemo.roles.nms.reinvite import Move
@@ -29,7 +29,17 @@ _SUCCESS: Final = Status.SUCCESS
 class Dialog:
     """One far end of a session: the SIP-CN, or one of its forks (RFC 3261 §12)."""
 
-    __slots__ = ("next_hop", "other_hop", "received_from_cn", "received_from_mn", "remote_tag", "routes", "target")
+    __slots__ = (
+        "next_hop",
+        "other_hop",
+        "received_from_cn",
+        "received_from_mn",
+        "remote_tag",
+        "routes",
+        "takes_update",
+        "target",
+        "updatable",
+    )
 
     def __init__(self, remote_tag: str, target: str, routes: list[str]) -> None:
         self.remote_tag = remote_tag
@@ -45,6 +55,10 @@ class Dialog:
         "Highest CSeq of the SIP-MN's requests: each fork has a count of its own (§12.1.2)."
         self.received_from_cn = 0
         "Highest CSeq of the far end's."
+        self.takes_update = False
+        "It has said so in a reliable provisional response."
+        self.updatable = False
+        "Early, its offer and answer have passed reliably: an UPDATE may carry an offer (RFC 3311 §5.1)."
 
 
 class Side:
@@ -146,8 +160,8 @@ class Session:
         "The INVITE, or UPDATE with an offer, at hand that was forwarded: no second offer while it lasts (§14)."
         self.move: Move | None = None
         "The move at hand, if any."
-        self.early: EarlyCall | None = None
-        "It rings while its path is dead."
+        self.early: Early | None = None
+        "It is not answered yet, and its path has died."
         self.held: list[tuple[ServerTransaction, Request]] = []
         "Offers of the SIP-MN that came while a re-INVITE of ours was at hand."
         self.expires = ""
@@ -194,7 +208,9 @@ class Session:
 
     @property
     def reinviting(self) -> bool:
-        """A re-INVITE of our own waits for its answer: no second offer meanwhile."""
+        """An offer of our own waits for its answer: no second one meanwhile."""
+        if self.early is not None:
+            return self.early.offering
         return self.move is not None and self.move.inviting
 
     @property

@@ -45,6 +45,7 @@ class SignedRequest:
         "_lane",
         "_lines",
         "_node",
+        "_remote",
         "_signature",
         "challenges",
         "cseq",
@@ -62,6 +63,7 @@ class SignedRequest:
         lines: tuple[str, ...],
         body: str,
         lane: Lane | None = None,
+        remote: str = "",
     ) -> None:
         self._node = node
         self._asker = asker
@@ -73,6 +75,8 @@ class SignedRequest:
         self._body = body
         self._lane = lane
         "What it is paced by: a move is one of many; None: it leaves at once."
+        self._remote = remote
+        "To, where it is not the confirmed dialog's."
         self._client: ClientTransaction | None = None
         self._signature: Signature = []
         self.challenges = 0
@@ -100,7 +104,7 @@ class SignedRequest:
             "Max-Forwards: 70",
             *(f"Route: {route}" for route in dialog.routes),
             f"From: {session.local_value}",
-            f"To: {session.remote_value}",
+            f"To: {self._remote or session.remote_value}",
             f"Call-ID: {session.call_id}",
             f"CSeq: {self.cseq} {method}",
             *(f"{name}: {value}" for name, value in self._signature),

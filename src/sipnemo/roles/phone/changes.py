@@ -145,6 +145,8 @@ def answer_update(call: Call, dialog: Dialog, server: ServerTransaction, request
     headers = call.timer.answer(request, now)
     if offer and call.media is not None:
         body = call.media.answer(offer)
+        if call.setup is not None:
+            call.setup.updated(dialog.remote_tag, offer)
     dialog.refresh(request)
     typed = SDP_TYPE if body else ()
     data = reply(request, 200, headers=(*phone.dialog_headers(call.user, server), *headers, *typed), body=body)

@@ -113,6 +113,9 @@ class Invited:
         self._reliable = (data, interval * 2, until)
         self._repeat_timer = self._phone.timers.set(min(now + interval * 2, until), self._repeat)
 
+    def updated(self, tag: str, description: str) -> None:
+        """The caller has changed its description; the 2xx carries none then."""
+
     def receive_prack(self, server: ServerTransaction, request: Request, now: float) -> None:
         """The caller has our reliable 180."""
         if self._reliable is None or request.value("rack").split() != [

@@ -38,6 +38,8 @@ class Inviting:
         self._acks: dict[str, Acknowledgement] = {}
         self._rseqs: dict[str, int] = {}
         self._answers: dict[str, str] = {}
+        self._updated: set[str] = set()
+        "Tags of those that have changed them by UPDATE."
         self._patience: Timer | None = None
         self._given_up = False
         self._heard = False
@@ -66,6 +68,11 @@ class Inviting:
         if not self._given_up:
             self._given_up = True
             self._cancel(now)
+
+    def updated(self, tag: str, description: str) -> None:
+        """The callee has changed its description before the 2xx, which does not speak of it any more."""
+        self._answers[tag] = description
+        self._updated.add(tag)
 
     def receive_prack(self, server: ServerTransaction, request: Request, now: float) -> None:
         """Only callees get a PRACK."""
@@ -291,6 +298,8 @@ class Inviting:
         except SipError:
             body = ""
         early = self._answers.get(response.to_tag, "")
+        if response.to_tag in self._updated:
+            body = early
         if self._phone.settings.late_offer and not early:
             try:
                 return media.answer(body), ""

@@ -55,6 +55,7 @@ class Phone(Endpoint):
 
     def __init__(self, settings: Settings, environment: Environment) -> None:
         super().__init__(environment)
+        self.layer.tag = self._tag_of
         self.settings = settings
         self.users = {account.name: User(account) for account in settings.accounts}
         self.calls: dict[tuple[str, str], Call] = {}
@@ -296,6 +297,12 @@ class Phone(Endpoint):
         call = self.calls.get((request.call_id, request.to_tag))
         if call is not None:
             call.receive_ack(request, now)
+
+    def _tag_of(self, key: str) -> str:
+        """The tag of our answers: a CANCEL is answered with that of the INVITE it names (RFC 3261 §9.2)."""
+        server = self.layer.servers.get(key)
+        call = server.user if server is not None else None
+        return call.local_tag if isinstance(call, Call) else self.ids.token(key)
 
     def on_cancel(self, server: ServerTransaction, cancelled: ServerTransaction, now: float) -> None:
         """The caller has given up."""
