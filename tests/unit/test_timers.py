@@ -27,10 +27,9 @@ class Guest:
 def run(queue: TimerQueue, until: float) -> None:
     """Fire at every deadline up to an instant."""
     for _ in range(1000):
-        deadline = queue.deadline
-        if deadline is None or deadline > until:
+        if queue.next > until:
             return
-        queue.fire(deadline)
+        queue.fire(queue.next)
     raise AssertionError("the deadline does not move on")
 
 
@@ -42,7 +41,7 @@ def test_who_waits_in_a_line_is_served_once_when_the_span_is_over() -> None:
         line.join(guest, number / 10)
     run(queue, 10.0)
     assert [guest.times for guest in guests] == [[0.5], [0.6], [0.7]]
-    assert (queue.deadline, len(queue)) == (None, 0)
+    assert (queue.next, len(queue)) == (NEVER, 0)
 
 
 def test_who_waits_no_more_or_for_something_later_is_passed_over() -> None:

@@ -30,6 +30,7 @@ from sipnemo.sip.ids import Ids
 from sipnemo.sip.message import Request, Response, reply
 from sipnemo.sip.parser import LIMITS, Limits, parse
 from sipnemo.sip.server_location import Located, Locator, Question, Search, Target, literal_target
+from sipnemo.sip.timers import NEVER
 from sipnemo.sip.transaction import ClientTransaction, ClientUser, ServerTransaction
 from sipnemo.sip.transaction_layer import TransactionLayer
 from sipnemo.sip.uri import Uri
@@ -66,7 +67,8 @@ class Endpoint:
     @property
     def deadline(self) -> float | None:
         """When `handle(Tick(), now)` has something to do."""
-        return self.timers.deadline
+        at = self.timers.next
+        return at if at != NEVER else None
 
     def handle(self, input: Input, now: float) -> list[Action]:
         """Take one input in and return everything that follows from it, in order."""
@@ -79,7 +81,8 @@ class Endpoint:
             self._answered(input.ticket, input, now)
         elif type(input) is not Tick:
             self.on_input(input, now)
-        self.timers.fire(now)
+        if now >= self.timers.next:
+            self.timers.fire(now)
         actions: list[Action] = self.layer.out
         self.layer.out = []
         return actions
@@ -263,7 +266,8 @@ class Attempts:
             self.start(now)
             return
         if response.status >= 200:
-            self._left, self._build = [], _nothing  # what they hold need not wait for the transaction's end
+            self._left.clear()
+            self._build = _nothing  # what it holds need not wait for the transaction's end
         self.user.on_response(client, response, now)
 
     def restart(self, now: float) -> None:

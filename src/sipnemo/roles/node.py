@@ -7,13 +7,15 @@ Instants (`now`, `deadline`, `…_at`) are monotonic seconds, spans (`…_after`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 from sipnemo.media.flow import FlowKey, MediaFlow, MediaPath
 from sipnemo.sip.actions import Lookup as Lookup
 from sipnemo.sip.actions import Send as Send
+from sipnemo.sip.actions import send as send
 from sipnemo.sip.flow import Flow, Local
 
 # ---------------------------------------------------------------------------------------------------------- inputs
@@ -24,6 +26,10 @@ class Received(NamedTuple):
 
     data: bytes
     flow: Flow
+
+
+received: Final[Callable[[tuple[bytes, Flow]], Received]] = partial(tuple.__new__, Received)
+"Makes a Received from octets and flow. One of every message: calling the class takes three times as long."
 
 
 class SendFailed(NamedTuple):

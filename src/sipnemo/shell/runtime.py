@@ -59,16 +59,17 @@ class Runtime:
 
     def feed(self, input: Input) -> None:
         """Bring one input to the node and perform what follows from it."""
+        waiting = self._waiting
         if self._busy:
-            self._waiting.append(input)
+            waiting.append(input)
             return
         if self._closed:
             return
         self._busy = True
         try:
             self._step(input)
-            while self._waiting:
-                self._step(self._waiting.popleft())
+            while waiting:
+                self._step(waiting.popleft())
         finally:
             self._busy = False
         # Armed only when the deadline comes nearer; a timer that fires too early just arms the next one. Deadlines

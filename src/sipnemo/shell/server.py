@@ -225,15 +225,8 @@ class _Server:
             idle_after=settings.idle_after,
         )
         closing.push_async_callback(streams.close)
-        send_udp, send_stream = udp.send, streams.send
-
-        def send(action: Send) -> None:
-            if action.flow.local.transport == "UDP":
-                send_udp(action)
-            else:
-                send_stream(action)
-
-        runtime.perform(Send, send)
+        udp.streams = streams.send
+        runtime.perform(Send, udp.send)
         runtime.perform(Listen, lambda a: (udp if a.local.transport == "UDP" else streams).listen(a.local))
         runtime.perform(Unlisten, lambda a: (udp if a.local.transport == "UDP" else streams).unlisten(a.local))
 

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from sipnemo.roles.node import Count, Input, Link, Received, Send, SendFailed
+from sipnemo.roles.node import Count, Input, Link, Send, SendFailed, received
 from sipnemo.shell import sockets
 from sipnemo.shell.source_memory import WILDCARDS, SourceMemory
 from sipnemo.sip.flow import Address, Flow, Local
@@ -25,6 +25,9 @@ logger = logging.getLogger("sipnemo.shell")
 RECEIVE_BUFFER = 4 << 20
 BATCH = 64
 "Datagrams taken per wake-up, so that timers and other sockets get their turn."
+
+REMEMBERED = 10_000
+"Far addresses of which something is kept, for each socket."
 
 RETRY_EVERY = 1.0
 MAX_DATAGRAM = 65535
@@ -40,6 +43,8 @@ class UdpSocket:
         self._feed = feed
         self._count = count
         self._literals: set[str] = set()
+        self._flows: dict[tuple[Any, ...], Flow] = {}
+        "By where datagrams have come from: mostly from the same few places."
         self._sock = sock = sockets.open_socket(socket.SOCK_DGRAM, local.host, local.device)
         try:
             sockets.allow_fragments(sock)
@@ -90,13 +95,13 @@ class UdpSocket:
     def _admit(self, host: str) -> None:
         if not sockets.is_literal(host):
             raise ValueError(f"{host!r} is not an IP address")
-        if len(self._literals) >= 10_000:
+        if len(self._literals) >= REMEMBERED:
             self._literals.clear()
         self._literals.add(host)
 
     def _readable(self) -> None:
         receive = self._receive
-        local = self.local
+        flows = self._flows
         feed = self._feed
         for turn in range(BATCH):
             try:
@@ -110,7 +115,14 @@ class UdpSocket:
                     return  # the node closed this socket while it handled an earlier datagram
                 self._report_icmp_errors()
                 continue
-            feed(Received(data, Flow(local, (_without_zone(address[0]), address[1]))))
+            flow = flows.get(address)
+            feed(received((data, flow if flow is not None else self._flow_from(address))))
+
+    def _flow_from(self, address: tuple[Any, ...]) -> Flow:
+        if len(self._flows) >= REMEMBERED:
+            self._flows.clear()
+        flow = self._flows[address] = Flow(self.local, (_without_zone(address[0]), address[1]))
+        return flow
 
     def _report_icmp_errors(self) -> None:
         for _turn in range(BATCH):
@@ -137,6 +149,8 @@ class Udp:
         "Asked for but not open, with the last reason why not."
         self._ifindex: dict[str, int] = {}
         self._retry: asyncio.TimerHandle | None = None
+        self.streams: Callable[[Send], object] = lambda _action: None
+        "Sends what is not for UDP."
 
     @property
     def open(self) -> frozenset[Local]:
@@ -157,12 +171,15 @@ class Udp:
             sock.close()
 
     def send(self, action: Send) -> None:
-        """Send one datagram from the socket of the flow's own address."""
-        sock = self._sockets.get(action.flow.local)
-        if sock is None:
-            self._no_socket(action.flow)
+        """Send one datagram from the socket of the flow's own address; what is for no datagram socket, by a stream."""
+        data, flow = action
+        sock = self._sockets.get(flow.local)
+        if sock is not None:
+            sock.send(data, flow)
+        elif flow.local.transport == "UDP":
+            self._no_socket(flow)
         else:
-            sock.send(action.data, action.flow)
+            self.streams(action)
 
     def link_changed(self, link: Link) -> None:
         """Try again what waits for an address; reopen what was bound to an interface that has been re-created."""

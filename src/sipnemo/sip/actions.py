@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple
 
 from sipnemo.sip.flow import Flow
 
@@ -12,6 +14,10 @@ class Send(NamedTuple):
 
     data: bytes
     flow: Flow
+
+
+send: Final[Callable[[tuple[bytes, Flow]], Send]] = partial(tuple.__new__, Send)
+"Makes a Send from octets and flow. One of every message: calling the class takes three times as long."
 
 
 class Lookup(NamedTuple):

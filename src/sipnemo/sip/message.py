@@ -219,6 +219,10 @@ class Message:
         else:
             self.append(name, line)
 
+    def strip(self) -> None:
+        """Forget header lines and body: only what identifies the message is still wanted."""
+        self.names, self.lines, self.body = (), [], ""
+
     def append(self, name: str, line: str) -> None:
         """Add a whole line below all others."""
         self.names = (*self.names, name)

@@ -101,7 +101,7 @@ class TimerQueue:
         self._slots: dict[int, dict[Timer, None]] = {}
         self._order: list[int] = []
         self._lines: dict[tuple[float, float], Line] = {}
-        self._next = NEVER
+        self.next = NEVER
         "Nothing is to be done before."
 
     def set(self, at: float, function: Callable[[float], None]) -> Timer:
@@ -124,17 +124,12 @@ class TimerQueue:
 
     def hurry(self, at: float) -> None:
         """There is something to do at this instant."""
-        if at < self._next:
-            self._next = at
-
-    @property
-    def deadline(self) -> float | None:
-        """When `fire` has something to do at the earliest."""
-        return self._next if self._next != NEVER else None
+        if at < self.next:
+            self.next = at
 
     def fire(self, now: float) -> None:
         """Call everything that is due, in order."""
-        if now < self._next:
+        if now < self.next:
             return
         due = int(now * _SLOTS + 1e-6)
         order, slots = self._order, self._slots
@@ -152,7 +147,7 @@ class TimerQueue:
         following = [line.next() for line in lines]
         if order:
             following.append(order[0] / _SLOTS)
-        self._next = min(following, default=NEVER)
+        self.next = min(following, default=NEVER)
 
     def __len__(self) -> int:
         """How many timers are pending."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sipnemo.sip.actions import Send
+from sipnemo.sip.actions import send
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Request, Response
 from sipnemo.sip.timers import NEVER, T1, T2, TIMEOUT, Line, Timer
@@ -90,7 +90,7 @@ class ClientTransaction:
         self.method = method
         self.key = branch + method
         self.data = data
-        "The request as sent: repeated octet for octet."
+        "The request as sent: repeated octet for octet; empty when that is over."
         self.flow = flow
         self.interval = T1
         self.state = CALLING if method == "INVITE" else TRYING
@@ -108,7 +108,7 @@ class ClientTransaction:
     def start(self, now: float) -> None:
         """Send the request; Timer A or E repeats it, B or F gives up (§17.1.1.2, §17.1.2.2)."""
         layer = self.layer
-        layer.out.append(Send(self.data, self.flow))
+        layer.out.append(send((self.data, self.flow)))
         self._gives_up_at = now + TIMEOUT
         (layer.patience if self.flow.reliable else layer.repeats).join(self, now)
 
@@ -167,7 +167,7 @@ class ClientTransaction:
             self.give_up(408, now)
             return
         layer = self.layer
-        layer.out.append(Send(self.data, self.flow))
+        layer.out.append(send((self.data, self.flow)))
         self.interval = self._next_interval()
         self._timer = layer.timers.set(min(now + self.interval, self._gives_up_at), self.due)
 
@@ -201,11 +201,12 @@ class InviteClient(ClientTransaction):
                 self.user.on_response(self, response, now)
             elif status < 300:
                 self.state = ACCEPTED
+                self.data = b""
                 self._linger(now, self.layer.rest)  # Timer M
                 self.user.on_response(self, response, now)
             else:
                 self.state = COMPLETED
-                self.layer.out.append(Send(self.ack_for(response), self.flow))
+                self.layer.out.append(send((self.ack_for(response), self.flow)))
                 user = self.user
                 if self.flow.reliable:
                     self.terminate()
@@ -215,7 +216,7 @@ class InviteClient(ClientTransaction):
         elif state is ACCEPTED and 200 <= status < 300:
             self.user.on_response(self, response, now)  # retransmitted, or of another fork: the user ACKs
         elif state is COMPLETED and status >= 300:
-            self.layer.out.append(Send(self.ack_for(response), self.flow))  # our ACK was lost
+            self.layer.out.append(send((self.ack_for(response), self.flow)))  # our ACK was lost
         # else late or stray: absorbed
 
     def ack_for(self, response: Response) -> bytes:
@@ -262,6 +263,7 @@ class NonInviteClient(ClientTransaction):
             self.user.on_response(self, response, now)
         else:
             self.state = COMPLETED
+            self.data = b""
             user = self.user
             if self.flow.reliable:
                 self.terminate()
@@ -322,7 +324,7 @@ class ServerTransaction:
     def repeated(self, now: float) -> None:
         """The request came again."""
         if self.last and self.state in (PROCEEDING, COMPLETED):
-            self.layer.out.append(Send(self.last, self.flow))
+            self.layer.out.append(send((self.last, self.flow)))
 
     def acknowledged(self, now: float) -> None:
         """An ACK for our final response, not a 2xx, has come; only an INVITE server cares."""
@@ -354,7 +356,7 @@ class InviteServer(ServerTransaction):
         """Send a response to the INVITE."""
         layer = self.layer
         if self.state is PROCEEDING:
-            layer.out.append(Send(data, self.flow))
+            layer.out.append(send((data, self.flow)))
             if status < 200:
                 self.last = data
             elif status < 300:
@@ -367,7 +369,7 @@ class InviteServer(ServerTransaction):
                 self._gives_up_at = now + TIMEOUT
                 (layer.patience if self.flow.reliable else layer.repeats).join(self, now)  # Timers G and H
         elif self.state is ACCEPTED and 200 <= status < 300:
-            layer.out.append(Send(data, self.flow))
+            layer.out.append(send((data, self.flow)))
 
     def acknowledged(self, now: float) -> None:
         """The ACK for our final response, not a 2xx."""
@@ -389,7 +391,7 @@ class InviteServer(ServerTransaction):
             self._unacknowledged(now)
             return
         layer = self.layer
-        layer.out.append(Send(self.last, self.flow))
+        layer.out.append(send((self.last, self.flow)))
         self.interval = min(self.interval * 2, T2)
         self._timer = layer.timers.set(min(now + self.interval, self._gives_up_at), self.due)
 
@@ -410,7 +412,7 @@ class NonInviteServer(ServerTransaction):
         if self.state >= COMPLETED:
             return
         self.last = data
-        self.layer.out.append(Send(data, self.flow))
+        self.layer.out.append(send((data, self.flow)))
         if status < 200:
             self.state = PROCEEDING
             return

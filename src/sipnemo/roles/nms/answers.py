@@ -183,6 +183,7 @@ class Answers:
         elif method == "BYE":
             if status not in CHALLENGED and forward.dialog is session.dialog:
                 self.node.calls.end(session, now)
+                forward.request.strip()
             else:
                 session.ending = False
                 self.node.handover.session_free(session, now)

@@ -96,6 +96,9 @@ class Calls:
         if session.media is not None:
             for action in session.media.release(node.ports, now):
                 node.act(action)
+        first = session.first
+        if first is not None and first.server.finished:
+            first.request.strip()  # its transactions linger for half a minute, and nothing is answered from it any more
         node.handover.session_ended(session, now)
 
     def keep_nothing(self, session: Session, now: float) -> None:

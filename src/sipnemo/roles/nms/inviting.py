@@ -64,7 +64,7 @@ class Inviting:
         if old is not None:
             self.node.calls.end(old, now)  # the same call, tried again with credentials: its last answer has passed
         self.node.calls.enter(session)
-        session.pending = forward
+        session.pending = session.first = forward
         cseq = session.e.next(request.cseq)
         numbers = iter((cseq,))
         own = [
@@ -127,7 +127,7 @@ class Inviting:
         self.node.calls.invitations[invitation] = session
         node.respond(server, 100, now)
         self.node.calls.enter(session)
-        session.pending = forward
+        session.pending = session.first = forward
         cseq = session.i.next(request.cseq)
         branch = node.ids.branch()
         own = [via_line(mn.flow, branch), f"Max-Forwards: {left}", node.inside_record_route(mn.flow)]

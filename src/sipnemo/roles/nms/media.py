@@ -221,7 +221,7 @@ class SessionMedia:
         for port in self.ports:
             if port is not None:
                 pool.release(port, now, self.forwarded)
-        self.ports = []
+        self.ports, self.mn, self.cn, self.mn_sdp = [], [], [], ""
         return self.changes({})
 
 

@@ -103,6 +103,7 @@ class Session:
         "early",
         "ending",
         "expires",
+        "first",
         "first_cseq",
         "heard_at",
         "held",
@@ -176,6 +177,8 @@ class Session:
         "To of the first INVITE."
         self.urgent = 0
         "How urgent its INVITE says that it is (nemo/urgency.py); the greater moves first."
+        self.first: Forward | None = None
+        "The INVITE that began it."
         self.first_cseq = 0
         "Its CSeq, when the SIP-MN sent it."
         self.moves = 0
