@@ -142,6 +142,8 @@ class Answers:
             node.calls.unacknowledged[session] = now + TIMEOUT + AFTER_TIMEOUT
             node.act(Count("calls_answered", ("out" if session.outgoing else "in",)))
             node.act(Observe("call_setup_seconds", now - session.created_at))
+            if not session.path.on and forward.outward and session.path in node.doubtful():
+                node.probers[session.path].vouched(now)
             early, left = session.early, session.path
             behind = not left.on
             if early is not None:

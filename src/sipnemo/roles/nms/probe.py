@@ -4,7 +4,9 @@ A probe is late after the path's own round-trip time plus four times its variati
 next two leave at once, so that a black hole is known well before `probe_lost` full intervals have passed.
 
 Silence has two causes: the path is dead, or the SIP-HS is. The other paths are asked at the same moment: where one of
-them is answered, the SIP-HS lives. Where none is, a path on which media still arrive stays ON (R12, R17).
+them is answered, the SIP-HS lives. Where none is, a path on which media still arrive stays ON, and so do the idle paths
+beside it, to which its calls can move (R12, R17). A path whose calls have no media is OFF then, and ON again as soon as
+one of their far ends has answered over it (`witness.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from sipnemo.media.flow import INSIDE
+from sipnemo.roles.nms.witness import Witnesses
 from sipnemo.roles.node import Counted, ReadCounters, Send
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.stun import encode_request
@@ -35,6 +38,15 @@ CALLS_ASKED = 50
 "Calls of a doubtful path whose media are looked at."
 ARRIVAL_WITHIN = 0.06
 "Seconds within which a call's next packet is due: three packets of 20 ms, one of the longest usual 60."
+FIRST_WITHIN = 2.0
+"The same for a path that calls have just moved to: their far ends must be told first."
+VOUCHED_FOR = 8.0
+"Seconds for which an answer of a far end, or media that arrive, stand for a path while the SIP-HS is silent."
+JUDGED_WITHIN = 0.5
+"Seconds that an idle path waits for what is found out about the paths with calls."
+JUDGE_AGAIN = 0.05
+ASK_EVERY = 2.0
+"Seconds between looks whether far ends must be asked; a question lasts longer."
 TELL_EVERY = 60.0
 RECOVERY_EVERY = 0.5
 "Seconds between probes while hold-down is running."
@@ -64,6 +76,9 @@ class Prober:
         "Media packets that had arrived over this path when it was first doubted."
         self._arrived_at = 0.0
         "When these were counted."
+        self._vouched_at = self._witnessed_at = float("-inf")
+        "When media or a far end, and when a far end, last proved the path alive while the SIP-HS was silent."
+        self._witnesses = Witnesses(node, path, self.vouched)
         self.heard_at: float | None = None
         "When the last answer came."
         self.proof_sent_at: float | None = None
@@ -82,6 +97,7 @@ class Prober:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._witnesses.stop()
         self._sent.clear()
         self._given_up.clear()
         self._answered_since = None
@@ -124,10 +140,19 @@ class Prober:
             self._lost = 0
             self._first_lost = self._arrived = None
 
+    def vouched(self, now: float) -> None:
+        """A far end has answered over this path, whatever the SIP-HS does."""
+        self._vouched_at = self._witnessed_at = now
+        self.spoken(now)
+        if not self._path.proven and self._path.present:
+            self._node.log("warning", "home is silent, far ends answer: the path is ON", path=self._path.name)
+            self._node.paths.proved(self._path, now)
+
     def _heard(self, now: float) -> None:
         self._lost = 0
         self._first_lost = self._arrived = None
         self.heard_at = now
+        self._vouched_at = self._witnessed_at = float("-inf")
         if self._answered_since is None:
             self._answered_since = now
         path = self._path
@@ -221,12 +246,28 @@ class Prober:
         """Is the path dead, or the SIP-HS?"""
         if self._lost < self._node.settings.probe.probe_lost or not self._path.proven:
             return
-        if self._home_lives() or not self._path.sessions:
+        if self._home_lives():
             self._silent(now)
+        elif not self._path.sessions:
+            self._judge_idle(now)
+        elif self._arrived is None:  # its calls have come while nobody was answered
+            self._count_arrivals(self._first_arrivals)
+            self._node.timers.set(now + FIRST_WITHIN, self._judge)
         elif now < self._arrived_at + ARRIVAL_WITHIN:
             self._node.timers.set(self._arrived_at + ARRIVAL_WITHIN, self._judge)
         else:
             self._count_arrivals(self._weighed)
+
+    def _judge_idle(self, now: float) -> None:
+        """Nothing tells of a path without calls but what becomes of those with calls."""
+        used = [prober for prober in self._others() if prober._path.proven and prober._path.sessions]
+        if any(now < prober._vouched_at + VOUCHED_FOR for prober in used):
+            self._lost -= 1
+            self._arrived = None
+        elif used and self._first_lost is not None and now < self._last_lost + self.patience + JUDGED_WITHIN:
+            self._node.timers.set(now + JUDGE_AGAIN, self._judge)
+        else:
+            self._silent(now)
 
     def _others(self) -> list[Prober]:
         return [prober for path, prober in self._node.probers.items() if prober is not self and path.present]
@@ -261,14 +302,33 @@ class Prober:
             return  # two lost probes have asked at once, and the first reading has told already
         arrived = sum(packets for packets, _ in counted.counters.values())
         if self._arrived is None or arrived <= self._arrived:
-            self._silent(now)
+            if now < self._witnessed_at + VOUCHED_FOR:
+                self._lost -= 1
+                if now > self._witnessed_at + VOUCHED_FOR / 2:
+                    self._witnesses.ask(now)
+            else:
+                self._silent(now)
             return
         if now > self._told_at + TELL_EVERY:
             self._told_at = now
             self._node.log("warning", "home is silent, media arrive: the path stays ON", path=self._path.name)
         self._arrived, self._arrived_at = arrived, now
+        self._vouched_at = now
         self._lost -= 1
 
     def _silent(self, now: float) -> None:
         self._ever_off = True
+        self._vouched_at = self._witnessed_at = float("-inf")
+        lives = self._home_lives()
         self._node.paths.silent(self._path, "probe", now)
+        if not lives:
+            self._ask_witnesses(now)
+
+    def _ask_witnesses(self, now: float) -> None:
+        """While neither the SIP-HS nor another path helps its calls, their far ends may."""
+        path = self._path
+        if path.proven or not path.present or self._timer is None:
+            self._witnesses.stop()
+        elif path.sessions:
+            self._witnesses.ask(now)
+            self._node.timers.set(now + ASK_EVERY, self._ask_witnesses)
