@@ -223,6 +223,11 @@ def test_two_answers_of_a_forked_call_leave_one_call() -> None:
     assert fleet.up("in1", call_id)
     assert fleet.up("out1", call_id) != fleet.up("out1b", call_id)
     assert len(fleet.nms_node.calls.open) == 1
+    begin = fleet.world.now
+    fleet.world.run(1.0)
+    heard = [s.received_between(begin, begin + 1.0) for s in fleet.world.phones.all if s.call_id == call_id and s.open]
+    assert len(heard) == 2
+    assert min(heard) > 40
     ended_well(fleet, 120.0)
 
 

@@ -279,3 +279,30 @@ def test_an_emergency_call_moves_before_the_others(gateway: Gateway) -> None:
         gateway.request(PHONE, INSIDE, "ACK", "sip:cn@192.0.2.9", to="<sip:cn@192.0.2.9>;tag=cn", call_id=call_id)
     gateway.feed(Link("wwan0", 3, False, (UP1,)))
     assert [moving.call_id for moving in gateway.got(FAR, "UPDATE")] == ["sos", "one", "two"]
+
+
+@pytest.mark.parametrize(("ended", "kept", "port"), [("two", "one", 7001), ("one", "two", 7002)])
+def test_of_two_forks_that_answer_the_one_that_is_kept_has_the_media(
+    gateway: Gateway, ended: str, kept: str, port: int
+) -> None:
+    """RFC 3261 §13.2.2.4: the caller ends one of them, and may choose which."""
+    invite = gateway.call("Content-Type: application/sdp", body=sdp(PHONE[0], 4000))
+    for number, tag in enumerate(("one", "two"), 7001):
+        lines = ("Contact: <sip:cn@192.0.2.9>", "Content-Type: application/sdp")
+        gateway.answer(FAR, invite, 200, *lines, tag=tag, body=sdp("192.0.2.9", number))
+        gateway.request(PHONE, INSIDE, "ACK", "sip:cn@192.0.2.9", to=f"<sip:cn@192.0.2.9>;tag={tag}")
+    assert len(gateway.got(PHONE, "200")) == 2
+    gateway.request(PHONE, INSIDE, "BYE", "sip:cn@192.0.2.9", to=f"<sip:cn@192.0.2.9>;tag={ended}", cseq=2)
+    gateway.answer(FAR, gateway.got(FAR, "BYE")[-1], 200)
+    (session,) = gateway.node.calls.open
+    assert session.media is not None
+    assert {flow.peer for flow in session.media.flows.values() if flow.key.host == INSIDE} >= {("192.0.2.9", port)}
+    gateway.request(PHONE, INSIDE, "BYE", "sip:cn@192.0.2.9", to=f"<sip:cn@192.0.2.9>;tag={kept}", cseq=3)
+    gateway.answer(FAR, gateway.got(FAR, "BYE")[-1], 200)
+    assert not gateway.node.calls.open
+
+
+def sdp(host: str, port: int) -> str:
+    """One audio stream."""
+    lines = ("v=0", f"o=- 1 1 IN IP4 {host}", "s=-", f"c=IN IP4 {host}", "t=0 0", f"m=audio {port} RTP/AVP 0", "")
+    return "\r\n".join(lines)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from sipnemo.nemo.session_list import SessionStatus as Status
 from sipnemo.roles.nms import translate
 from sipnemo.roles.nms.forward import Forward
-from sipnemo.roles.nms.session import Dialog
+from sipnemo.roles.nms.media import body_sdp
+from sipnemo.roles.nms.session import Dialog, Session
 from sipnemo.roles.nms.session_timers import agreed_expires
 from sipnemo.roles.node import Count, Observe
 from sipnemo.sip.errors import SipError
@@ -105,13 +106,7 @@ class Answers:
         if forward.outward:
             dialog = session.dialogs.get(response.to_tag)
             if dialog is None:
-                ours = (response.call_id, response.to_tag) in self.node.calls.sessions
-                routes = [
-                    r for r in reversed(response.values("record-route")) if ours or not self.node.is_us(uri_of(r))
-                ]
-                dialog = Dialog(response.to_tag, "", routes)
-                dialog.received_from_mn = session.first_cseq
-                session.dialogs[response.to_tag] = dialog
+                dialog = session.dialogs[response.to_tag] = self._dialog(session, response)
                 if status < 200 and session.dialog is None:
                     session.dialog = dialog
             contact = response.contact
@@ -154,6 +149,14 @@ class Answers:
                 session.ack_awaited_until = now + ACK_WITHIN
                 node.handover.session_stranded(session, now, left)
 
+    def _dialog(self, session: Session, response: Response) -> Dialog:
+        """What a response to the SIP-MN's first INVITE makes at the far end."""
+        ours = (response.call_id, response.to_tag) in self.node.calls.sessions
+        routes = [r for r in reversed(response.values("record-route")) if ours or not self.node.is_us(uri_of(r))]
+        dialog = Dialog(response.to_tag, "", routes)
+        dialog.received_from_mn = session.first_cseq
+        return dialog
+
     def _refreshed(self, forward: Forward, response: Response) -> None:
         contact = response.contact
         if not contact:
@@ -183,7 +186,7 @@ class Answers:
                 if not session.live:
                     self.node.calls.end(session, now)
         elif method == "BYE":
-            if status not in CHALLENGED and forward.dialog is session.dialog:
+            if status not in CHALLENGED and not self._fork_ended(session, forward.dialog, now):
                 self.node.calls.end(session, now)
                 forward.request.strip()
             else:
@@ -256,6 +259,37 @@ class Answers:
             self.node.merging.took_answer(forward, response)
             return ""
         if forward.outward:
+            if forward.initial and forward.session.live:
+                other = self._of_another_fork(forward.session, response)
+                if other is not None:
+                    return other
             flow = forward.client.flow if forward.client is not None else forward.server.flow
             return self.node.calls.body_in(forward.session, response, forward.offered, flow, now)[0]
         return self.node.calls.body_out(forward.session, response, forward.offered, now)[0]
+
+    def _of_another_fork(self, session: Session, response: Response) -> str | None:
+        """The body of a 2xx that comes after another fork's: media stay with the first, until the SIP-MN ends that."""
+        span, media = body_sdp(response), session.media
+        if span is None or media is None or session.dialog is None or response.to_tag == session.dialog.remote_tag:
+            return None
+        text = response.body[span[0] : span[1]]
+        dialog = session.dialogs.get(response.to_tag)
+        if dialog is None:
+            dialog = session.dialogs[response.to_tag] = self._dialog(session, response)
+        dialog.answer = text
+        return response.body[: span[0]] + media.shown(text) + response.body[span[1] :]
+
+    def _fork_ended(self, session: Session, ended: Dialog | None, now: float) -> bool:
+        """One of several dialogs is over; whether the call goes on in another (RFC 3261 §13.2.2.4)."""
+        if ended is not None:
+            ended.answer = ""
+        if ended is not session.dialog:
+            return True
+        other = next((dialog for dialog in session.dialogs.values() if dialog.answer), None)
+        if other is None or session.media is None:
+            return False
+        session.dialog, session.remote_value = other, f"{session.to_value};tag={other.remote_tag}"
+        session.media.from_cn(other.answer, True, self.node.ports, now)
+        other.answer = ""
+        self.node.calls.apply_media(session)
+        return True

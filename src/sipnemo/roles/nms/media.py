@@ -103,6 +103,11 @@ class SessionMedia:
             self.pending_cn = ends
         return self._moved(description, ends, self.inside, 0, self.inside)
 
+    def shown(self, text: str) -> str:
+        """A description of the SIP-CN's that is not to take effect, as the SIP-MN gets it."""
+        description = _read(text)
+        return self._moved(description, endpoints(description), self.inside, 0, self.inside)
+
     def again(self, host: str) -> str:
         """A new offer to the SIP-CN: what the SIP-MN said last, received at another address (RO-10).
 

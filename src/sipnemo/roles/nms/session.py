@@ -30,6 +30,7 @@ class Dialog:
     """One far end of a session: the SIP-CN, or one of its forks (RFC 3261 §12)."""
 
     __slots__ = (
+        "answer",
         "next_hop",
         "other_hop",
         "received_from_cn",
@@ -43,6 +44,8 @@ class Dialog:
 
     def __init__(self, remote_tag: str, target: str, routes: list[str]) -> None:
         self.remote_tag = remote_tag
+        self.answer = ""
+        "Its session description, when it has answered after another fork whose description is in force."
         self.target = target
         "Remote target: the SIP-CN's Contact URI, refreshed by its target refresh requests."
         self.routes = routes
