@@ -62,6 +62,11 @@ def _run(arguments: argparse.Namespace) -> int:
         from sipnemo.app.view import set_path
 
         return set_path(arguments.eface_id, arguments.state, arguments.admin, as_json=arguments.json)
+    if command == "what-if":
+        from sipnemo.app.view import what_if
+
+        where = {"eface_id": arguments.eface, "path": arguments.path}
+        return what_if(arguments.state, arguments.admin, **where, as_json=arguments.json)
     if command in _BORROWED:
         return int(import_module(_BORROWED[command][0]).main(arguments))
     print("sipnemo fs: the fan-out server is not available in this version", file=sys.stderr)
@@ -88,6 +93,7 @@ def _parser(first: str) -> argparse.ArgumentParser:
         "state", choices=("off", "on", "auto"), help="off: move its calls away; on: use it untested; auto: as probed"
     )
     _view_arguments(path)
+    _what_if_arguments(commands.add_parser("what-if", help="which calls would go where, and is there room?"))
     for name, (module, text) in _BORROWED.items():
         borrowed = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         if name == first:
@@ -104,6 +110,15 @@ def _server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", metavar="FILE", help="write every input to FILE, for replay; it holds what passed, secrets included"
     )
+
+
+def _what_if_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Tell what `sipnemo path` would do, and do nothing."
+    about = parser.add_mutually_exclusive_group(required=True)
+    about.add_argument("--eface", metavar="ID", type=int, help="the uplink ([[eface]] id)")
+    about.add_argument("--path", metavar="ADDRESS", help="only this contact address of an uplink")
+    parser.add_argument("state", choices=("off", "on", "auto"), help="as in `sipnemo path`")
+    _view_arguments(parser)
 
 
 def _view_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,8 @@ _COLUMNS: Final = {
     "sessions": "eface_id path status seconds moves from_uri to_uri call_id",
     "moves": "move cause planned from_path to_paths calls ended detected_ms answered_ms gap_down_ms gap_up_ms "
     "duration_ms reasons",
+    "what-if": "path status sessions load room",
+    "what-if calls": "from_path to_path from_uri to_uri call_id",
 }
 "What is shown of each view; columns in which nothing stands are left out."
 
@@ -36,6 +38,9 @@ _STYLES: Final = {"ON": "green", "OFF": "red"}
 def print_answer(name: str, answer: Any) -> None:
     """Print one admin answer."""
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    if name == "what-if":
+        _print_what_if(console, answer)
+        return
     view = "paths" if name == "path" else name
     rows = answer[view] if isinstance(answer, Mapping) and isinstance(answer.get(view), list) else answer
     if isinstance(rows, Mapping):
@@ -44,6 +49,29 @@ def print_answer(name: str, answer: Any) -> None:
         console.print(_table(view, rows))
     else:
         console.print(_EMPTY.get(view, "nothing") if rows == [] else str(rows), markup=False)
+
+
+def _print_what_if(console: Console, answer: Mapping[str, Any]) -> None:
+    """Every path now and then, every call that would move, and the sentence that sums it up."""
+    rows = [dict(row) for row in answer["paths"]]
+    for row in rows:
+        for key in ("status", "sessions", "load"):
+            then = row.pop(f"{key}_then")
+            row[key] = f"{_cell(key, row[key])} → {_cell(key, then)}" if row[key] != then else row[key]
+    console.print(_table("what-if", rows))
+    if answer["each"]:
+        console.print(
+            _table("what-if calls", [{**row, "to_path": row["to_path"] or "nowhere"} for row in answer["each"]])
+        )
+    room = {
+        True: "there is room",
+        False: "there is no room",
+        None: "whether there is room is not known: write capacity",
+    }
+    told = f"{answer['moved']} of {answer['calls']} calls would move"
+    told += f", {answer['stranded']} would find no uplink" if answer["stranded"] else ""
+    told += f"; {room[answer['room']]}" if answer["each"] else ""
+    console.print(f"{told}; new calls would take {answer['new_calls'] or 'nothing'}", markup=False)
 
 
 def _grid(values: Mapping[str, Any]) -> Table:

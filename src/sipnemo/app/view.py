@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 TIMEOUT = 6.0
 "Seconds to wait for a server that does not answer; a little longer than it gives its node."
@@ -25,6 +25,12 @@ def view(name: str, admin: str, *, as_json: bool = False) -> int:
 def set_path(eface_id: int, state: str, admin: str, *, as_json: bool = False) -> int:
     """Take an uplink out of use, put it in use, or leave it to its probes."""
     return _show("path", admin, f"/api/path/{eface_id}", {"state": state}, as_json)
+
+
+def what_if(state: str, admin: str, *, eface_id: int | None, path: str | None, as_json: bool = False) -> int:
+    """Print what would become of the calls if an uplink, or one path of it, were taken out of use or put in."""
+    about = {"path": path} if path else {"eface_id": eface_id}
+    return _show("what-if", admin, f"/api/what-if?{urlencode({**about, 'state': state})}", None, as_json)
 
 
 def _show(name: str, admin: str, path: str, body: dict[str, Any] | None, as_json: bool) -> int:

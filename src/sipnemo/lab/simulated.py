@@ -224,6 +224,8 @@ class Simulation:
         arguments: dict[str, Any] = {}
         if words[0] == "path" and len(words) == 3:
             arguments = {"eface_id": words[1], "state": words[2]}
+        elif words[0] == "what-if" and len(words) == 4:
+            arguments = {"eface_id" if words[1] == "--eface" else "path": words[2], "state": words[3]}
         reply = self.nms.command(words[0], **arguments)
         if isinstance(reply, dict) and reply.get("error"):
             self.chronicle.failed_commands.append(f"sipnemo {' '.join(words)}: {reply['error']}")

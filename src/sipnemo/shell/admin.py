@@ -24,7 +24,7 @@ from sipnemo.shell.metrics import Metrics
 
 logger = logging.getLogger("sipnemo.shell")
 
-QUESTIONS = ("status", "paths", "bindings", "sessions", "moves")
+QUESTIONS = ("status", "paths", "bindings", "sessions", "moves", "what-if")
 STATES = ("off", "on", "auto")
 MOST_WAITING = 100
 

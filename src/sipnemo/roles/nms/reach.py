@@ -81,9 +81,12 @@ def media_families(session: Session) -> list[bool]:
     return [":" in end.host for end in ends if end.active and end.forwardable and not end.held]
 
 
+def signalling_families(dialog: Dialog | None) -> tuple[int, ...]:
+    """Families, 4 and 6, by which requests can leave to this far end; as long as that is not known, both."""
+    hops = [] if dialog is None else [hop for hop in (dialog.next_hop, dialog.other_hop) if hop is not None]
+    return tuple(sorted({6 if ":" in hop.host else 4 for hop in hops})) or (4, 6)
+
+
 def _signalling(dialog: Dialog | None, path: Path) -> bool:
     """Whether requests to this far end can leave by a path; as long as that is not known, they may."""
-    if dialog is None:
-        return True
-    hops = [hop for hop in (dialog.next_hop, dialog.other_hop) if hop is not None]
-    return not hops or any((":" in hop.host) == path.ipv6 for hop in hops)
+    return (6 if path.ipv6 else 4) in signalling_families(dialog)

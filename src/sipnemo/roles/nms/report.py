@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sipnemo.nemo.session_list import SessionEntry
 from sipnemo.roles.endpoint import host_text
+from sipnemo.roles.nms import what_if
 from sipnemo.roles.node import Command
 from sipnemo.sip.message import uri_of
 
@@ -35,6 +36,8 @@ class Report:
                 return [wave.row() for wave in self._node.handover.waves]
             case "path":
                 return self._command_path(command, now)
+            case "what-if":
+                return what_if.answer(self._node, command.arguments)
             case _:
                 return {"error": f"unknown command {command.name!r}"}
 
