@@ -8,7 +8,8 @@ from sipnemo.nemo.session_list import SessionStatus as Status
 from sipnemo.roles.nms import translate
 from sipnemo.roles.nms.forward import Forward
 from sipnemo.roles.nms.media import body_sdp
-from sipnemo.roles.nms.session import Dialog, Session
+from sipnemo.roles.nms.merging import without_body
+from sipnemo.roles.nms.session import ACK_WITHIN, Dialog, Session
 from sipnemo.roles.nms.session_timers import agreed_expires
 from sipnemo.roles.node import Count, Observe
 from sipnemo.sip.errors import SipError
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 from sipnemo.roles.nms.in_dialog import TARGET_REFRESH
 
 CHALLENGED = (401, 407)
-ACK_WITHIN = 2.0
-"Seconds that a re-INVITE of ours waits for the ACK of a 2xx to the SIP-CN (RFC 3261 §14.1)."
 AFTER_TIMEOUT = 8.0
 "Seconds that a callee has, after Timer H, to end by BYE a call whose ACK never came."
 AFTER_481 = 32.0
@@ -88,6 +87,8 @@ class Answers:
 
     def _pass_on(self, forward: Forward, response: Response, body: str, now: float) -> None:
         session, asked = forward.session, forward.request
+        if forward.carries:
+            response = without_body(response)  # its answer is for an offer of ours
         if forward.outward:
             routes = [self.node.inside_record_route(session.inside)] if forward.initial and response.to_tag else []
             data = translate.response(response, asked, body, "", routes)

@@ -122,3 +122,10 @@ class Merging:
         elif move.named is not None:
             named, move.named = move.named, None
             move.carried(named, now)
+
+
+def without_body(response: Response) -> Response:
+    """A response as whoever has offered nothing gets it."""
+    kept = [(name, line) for name, line in zip(response.names, response.lines, strict=True) if name != "content-type"]
+    names = tuple(name for name, _ in kept)
+    return Response(response.status, response.reason, names, [line for _, line in kept], "")

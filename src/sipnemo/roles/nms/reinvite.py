@@ -9,6 +9,7 @@ from sipnemo.roles.nms.media import body_sdp
 from sipnemo.roles.nms.outcome import Outcome, Reason, reason_of
 from sipnemo.roles.nms.pacing import retry_after
 from sipnemo.roles.nms.reach import candidates, serves_media
+from sipnemo.roles.nms.session import ACK_WITHIN
 from sipnemo.roles.nms.signed import SignedRequest
 from sipnemo.sdp.description import SdpError
 from sipnemo.sip.message import Response
@@ -120,6 +121,8 @@ class Move:
         if not self._keeps or choice.natted:  # where a NAT hides us, far ends send to where our media come from
             self._take(choice)
         self.path = choice
+        if not session.acknowledged and session.answered_at is not None:  # the ACK of the first INVITE is on its way
+            session.ack_awaited_until = max(session.ack_awaited_until, session.answered_at + ACK_WITHIN)
         awaited = session.ack_awaited_until > now
         self.waiting_for_turn = session.pending is not None or session.ending or awaited
         if self.waiting_for_turn:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sipnemo.roles.nms.reinvite import Move
 
 
+ACK_WITHIN: Final = 2.0
+"Seconds that a re-INVITE of ours waits for the ACK of a 2xx to the SIP-CN (RFC 3261 §14.1)."
 _NONE: Final = (0, float("-inf"), "")
 _SUCCESS: Final = Status.SUCCESS
 "Looking a member up in its Enum costs as much as a call, and `live` is asked ten times in each."
