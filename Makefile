@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 SEEDS ?= 1000
 COUNT ?= 1000000
 
-.PHONY: help demo test lint format unit requirements docs bench lab phones sim fuzz install clean
+.PHONY: help demo test lint format unit requirements stories docs bench lab phones sim fuzz install clean
 
 help:
 	@echo "make demo            calls move between uplinks, on this machine, without root"
@@ -19,6 +19,7 @@ help:
 	@echo "make sim SEEDS=N     N simulated worlds with loss and failing uplinks (1000)"
 	@echo "make fuzz COUNT=N    N broken messages through parser and nodes (1000000)"
 	@echo "make requirements    which requirement is proven by how many tests"
+	@echo "make stories         and by which: what users complain of elsewhere, simulated and with real programs"
 	@echo "make docs            write docs/configuration.md anew"
 	@echo "make clean           remove what was made"
 
@@ -51,6 +52,9 @@ unit: $(STAMP)
 
 requirements: $(STAMP)
 	@$(BIN)/python -m pytest -q --collect-only --requirements | grep -E '^(MH|RO|R)-?[0-9]'
+
+stories: $(STAMP)
+	@$(BIN)/python -m pytest -q --collect-only --stories | grep -E '^(R[0-9]| {19})'
 
 docs: $(STAMP)
 	$(BIN)/python -m sipnemo.app.reference docs/configuration.md
