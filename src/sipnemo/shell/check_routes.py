@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from sipnemo.shell.netlink import NETLINK_ROUTE, Netlink, NetlinkError
 from sipnemo.shell.route_tables import RT_TABLE_MAIN, family_of, lookup, routes_of
+from sipnemo.shell.shared_networks import answers_for_others, shared_networks
 from sipnemo.shell.uplink_routes import FIRST_TABLE, LAST_METRIC, UplinkPath
 
 
@@ -18,6 +19,7 @@ def check_routes(paths: Iterable[UplinkPath], destination: str) -> list[str]:
     Looks from here only at paths of the destination's family. Every message ends with the commands that mend it.
     """
     messages = []
+    paths = list(paths)
     netlink = Netlink(NETLINK_ROUTE)
     try:
         same = [path for path in paths if family_of(path.source) == family_of(destination)]
@@ -33,9 +35,30 @@ def check_routes(paths: Iterable[UplinkPath], destination: str) -> list[str]:
                     f"  {ip} route replace unreachable default metric {LAST_METRIC} table {table}\n"
                     f"  {ip} rule add from {path.source} lookup {table}"
                 )
+        messages += _sharing(netlink, paths)
     finally:
         netlink.close()
     return messages
+
+
+def _sharing(netlink: Netlink, paths: Iterable[UplinkPath]) -> Iterator[str]:
+    """What uplinks in one network lack to be told apart by their neighbours."""
+    devices: dict[int, str] = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            devices[socket.if_nametoindex(path.device)] = path.device
+    for prefix, ifindexes in shared_networks(routes_of(netlink, RT_TABLE_MAIN), devices).items():
+        careless = [devices[ifindex] for ifindex in ifindexes if answers_for_others(devices[ifindex])]
+        if careless:
+            commands = "".join(
+                f"\n  sysctl -w net.ipv4.conf.{device}.arp_ignore=1 net.ipv4.conf.{device}.arp_announce=2"
+                for device in careless
+            )
+            yield (
+                f"Uplinks {' and '.join(devices[ifindex] for ifindex in ifindexes)} are both in {prefix}, and answer "
+                f"ARP for each other: when one dies, so does the other. Mend it with manage_routes = true, or with:"
+                f"{commands}"
+            )
 
 
 def _fault(netlink: Netlink, path: UplinkPath, destination: str) -> str:

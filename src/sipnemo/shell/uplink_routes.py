@@ -35,6 +35,7 @@ from sipnemo.shell.route_tables import (
     write_route,
     write_rule,
 )
+from sipnemo.shell.shared_networks import answer_for_itself, answers_for_others, shared_networks
 
 logger = logging.getLogger("sipnemo.shell")
 
@@ -81,6 +82,8 @@ class UplinkRoutes:
         self._without_gateway: set[UplinkPath] = set()
         self._netlink = Netlink(NETLINK_ROUTE)
         self._refused = False
+        self._not_separated: set[str] = set()
+        "Interfaces whose ARP settings could not be changed; said once."
 
     def link_changed(self, link: Link) -> None:
         """Take in the state of an interface, and write what follows from it."""
@@ -123,6 +126,7 @@ class UplinkRoutes:
         rules: set[Rule] = set()
         routes: set[Route] = set()
         main = list(routes_of(self._netlink, RT_TABLE_MAIN)) if paths else []
+        self._separate(main, {self._links[path.device].ifindex: path.device for path in paths})
         for path in paths:
             table = self._table(path)
             rules.add(Rule(path.source, table))
@@ -139,6 +143,25 @@ class UplinkRoutes:
             self._add_route(route)
         for rule in rules - have_rules:
             write_rule(self._netlink, RTM_NEWRULE, rule, RULE_PRIORITY)
+
+    def _separate(self, main: list[Route], devices: Mapping[int, str]) -> None:
+        for prefix, ifindexes in shared_networks(main, devices).items():
+            for device in [devices[ifindex] for ifindex in ifindexes]:
+                if not answers_for_others(device) or device in self._not_separated:
+                    continue
+                try:
+                    answer_for_itself(device)
+                    logger.info("%s is in %s with another uplink: it answers ARP for itself only now", device, prefix)
+                except OSError as error:
+                    self._not_separated.add(device)
+                    logger.warning(
+                        "%s is in %s with another uplink and answers ARP for it: %s. Mend it with: "
+                        "sysctl -w net.ipv4.conf.%s.arp_ignore=1",
+                        device,
+                        prefix,
+                        error.strerror,
+                        device,
+                    )
 
     def _wanted(self, path: UplinkPath, table: int, main: list[Route]) -> Iterator[Route]:
         link = self._links[path.device]
