@@ -195,6 +195,13 @@ class Fleet:
                 return session.path.address
         return ""
 
+    def told_host(self, call_id: str) -> str:
+        """The address at which the far end of a call is told to send media."""
+        for session in self.nms_node.calls.open:
+            if session.call_id == call_id:
+                return session.path.media_host
+        return ""
+
     @property
     def nms_node(self) -> MobilityServer:
         assert isinstance(self.nms.node, MobilityServer)
@@ -232,7 +239,7 @@ class Fleet:
                 continue
             if end.media.offered:
                 found.append(f"{call_id[:8]}: an offer of {name} is open")
-            wanted = INSIDE if name in self.inside_names else self.uplink_of(call_id)
+            wanted = INSIDE if name in self.inside_names else self.told_host(call_id)
             crosses = all(other in self.inside_names for other in names)
             if end.media.remote.rtp[0] != wanted and not crosses and not end.media.remote.held:
                 found.append(f"{call_id[:8]}: {name} sends to {end.media.remote.rtp[0]}, not to {wanted}")

@@ -115,7 +115,10 @@ class Checking:
             self.seen.counted(answer.counters)
             on = [path for path in self.agreed if path.on]
             best = max(on, key=lambda path: self.seen.heard(path.address), default=None)
-            if best is None or (best is move.path and best is move.session.path):
+            # A far end that follows the first packet after each answer may have followed a straggler of the path that
+            # was left; asked again, it finds only packets of the new one.
+            again = best is not None and best.natted and self.final is None
+            if best is None or (best is move.path and best is move.session.path and not again):
                 move.end(Outcome.UNVERIFIED, Reason.NOT_HEARD, at)
             else:
                 self.final = best

@@ -1,0 +1,53 @@
+"""Random runs as in `chaos.py`, with every uplink behind a NAT, which may be restarted or renumbered at any time."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sim.chaos import Run
+from sipnemo.sim.nat import Nat
+
+SEEDS = int(os.environ.get("SIPNEMO_NAT_SEEDS", "30"))
+KINDS = ({}, {"keeps_ports": False}, {"symmetric": True, "timeout": 20.0})
+
+
+class NatRun(Run):
+    """One of them."""
+
+    def __init__(self, seed: int, verbose: bool = False) -> None:
+        super().__init__(seed, verbose)
+        fleet = self.fleet
+        fleet.world.phones.comedia.update(fleet.outside_names)
+        for number, uplink in enumerate(fleet.uplinks):
+            kind = self.chance.choice(KINDS)
+            self.tell(f"uplink {number} is behind a NAT {kind or 'that keeps ports'}")
+            uplink.nat = Nat(self.world.clock, f"100.64.{number}.1", **kind, seed=seed + number)  # type: ignore[arg-type]
+            fleet.readdress(number, f"192.168.{number}.7")
+        self.world.run(8.0)
+
+    def _fail(self) -> None:
+        """Sometimes it is the NAT that fails."""
+        nat = self.chance.choice(self.fleet.uplinks).nat
+        assert nat is not None
+        match self.chance.choice(("path", "path", "restart", "renumber")):
+            case "path":
+                super()._fail()
+            case "restart":
+                self.tell(f"the NAT {nat.public} is restarted")
+                nat.forget(nat.public)
+            case _:
+                self._next_address += 1
+                self.tell(f"the NAT {nat.public} has another address")
+                nat.forget(f"{nat.public.rpartition('.')[0]}.{self._next_address}")
+        for call in self.calls:
+            call.troubled = call.troubled or not call.up
+
+
+@pytest.mark.req("R10", "R2", "R6", "R14")
+def test_no_call_is_lost_behind_nats() -> None:
+    broken = [
+        f"seed {seed}: {outcome.broken}" for seed in range(1, SEEDS + 1) if (outcome := NatRun(seed).play()).broken
+    ]
+    assert broken == []
