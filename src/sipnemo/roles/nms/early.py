@@ -69,7 +69,11 @@ class Early:
         session, media = self._session, self._session.media
         if session.live or session.status is Status.TERMINATED or media is None or not session.path.on:
             return
-        asked = {dialog for dialog, _ in self._updates.values()}
+        for request, (_, path) in list(self._updates.items()):
+            if path is not session.path:  # it has died as well
+                request.abandon()
+                del self._updates[request]
+        asked = [dialog for dialog, _ in self._updates.values()]
         for dialog in list(session.dialogs.values()):
             if dialog.updatable and self.behind(dialog) and dialog not in asked:
                 if media.offering:

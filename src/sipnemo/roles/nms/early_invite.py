@@ -183,7 +183,7 @@ class EarlyInvite(Early):
         session = self._session
         if session.live or session.status is Status.TERMINATED or self._forward.server.finished:
             return
-        self._timer = self._node.timers.set(now + ANSWER_WITHIN, self._ask_all)
+        self._timer = self._node.timers.set(now + ANSWER_WITHIN, self.send_anew if self._anew else self._ask_all)
         if not session.path.on:
             return
         for dialog in list(session.dialogs.values()):
@@ -207,6 +207,10 @@ class EarlyInvite(Early):
     def on_answer(self, request: SignedRequest, response: Response, now: float) -> None:
         """Still ringing, answered, or over; or the answer to an UPDATE."""
         status = response.status
+        if request.method == "BYE":
+            if status >= 200:
+                self.send_anew(now)
+            return
         if request.method != "INVITE":
             super().on_answer(request, response, now)
             if status >= 200 and self._timer is not None and not self._asked and not self._anew:
@@ -282,14 +286,19 @@ class EarlyInvite(Early):
         session, invite = self._session, self._old
         if not self._anew or invite is None:
             return
-        if not tag or session.dialogs or not self._forward.offered:
+        sent = parse(invite.data)
+        if not session.dialogs and tag and isinstance(sent, Request):
+            session.dialogs[tag] = Dialog(tag, sent.uri, sent.values("route"))
+            session.dialogs[tag].next_hop = hop_of(invite.flow)
+            if self._forward.offered:
+                self._ask_all(now)
+                return
+        if not session.dialogs:
             self.send_anew(now)
             return
         self._pause()
-        self._timer = self._node.timers.set(now + ANSWER_WITHIN, self.send_anew)
-        sent = parse(invite.data)
-        if isinstance(sent, Request):
-            self._ask(Dialog(tag, sent.uri, sent.values("route")), [hop_of(invite.flow)], now)
+        self._timer = self._node.timers.set(now + CANCELLED_WITHIN, self.send_anew)
+        self.end_dialogs(invite, invite.flow, now)  # what was answered, and cannot be taken over, must not stay
 
     def send_anew(self, now: float) -> None:
         """The far end has forgotten the INVITE, or had long enough for it."""
@@ -331,10 +340,13 @@ class EarlyInvite(Early):
             client.hush()
             client.flow = flow
             earlier = self._node.layer.clients.get(client.branch + "CANCEL")
+            user = _Ended(self, client, flow)
             if earlier is None:
-                user = _Ended(self, client, flow)
                 self._node.layer.request(user, client.branch, "CANCEL", client.cancel(), flow, now)
-            elif not earlier.finished:
+            elif earlier.finished:
+                user.wait(now)
+            else:
+                earlier.user = user
                 earlier.move(flow, now)
         self._give_up(now)
 
@@ -386,5 +398,9 @@ class _Ended(Unheard):
     def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
         """The INVITE should end with 487 now."""
         if response.status >= 200:
-            wait = self._early._node.timers.set
-            wait(now + CANCELLED_WITHIN, lambda at: self._early.end_dialogs(self._invite, self._flow, at))
+            self.wait(now)
+
+    def wait(self, now: float) -> None:
+        """For the 487."""
+        early, invite, flow = self._early, self._invite, self._flow
+        early._node.timers.set(now + CANCELLED_WITHIN, lambda at: early.end_dialogs(invite, flow, at))
