@@ -26,7 +26,7 @@ def world(directory: Path, request: pytest.FixtureRequest) -> Iterator[GatewayWo
         yield world
 
 
-@pytest.mark.req("MH-12", "RO-10")
+@pytest.mark.req("MH-12", "RO-10", "R13", "R14")
 @both_planes
 def test_each_path_in_turn_may_fail(world: GatewayWorld) -> None:
     with world.calm(), phones(world) as people:
@@ -61,6 +61,7 @@ def test_a_drained_path_loses_no_packet(world: GatewayWorld) -> None:
         assert [person.tap.lost("in") for person in (alice, bob, carol, dave)] == [0, 0, 0, 0]
 
 
+@pytest.mark.req("R8")
 @one_plane
 def test_encrypted_media_moves_untouched(world: GatewayWorld) -> None:
     with world.calm(), phones(world, "tls", options=";mediaenc=srtp-mand") as people:
@@ -76,6 +77,7 @@ def test_encrypted_media_moves_untouched(world: GatewayWorld) -> None:
             assert "failed to decrypt RTP " not in said, "every packet was authentic"
 
 
+@pytest.mark.req("R18", "R2")
 @one_plane
 def test_calls_wait_for_a_path_to_come_back(world: GatewayWorld) -> None:
     with world.calm(), phones(world) as people:
