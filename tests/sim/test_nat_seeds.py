@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from sim.chaos import Run
 from sipnemo.sim.nat import Nat
 
 SEEDS = int(os.environ.get("SIPNEMO_NAT_SEEDS", "30"))
-KINDS = ({}, {"keeps_ports": False}, {"symmetric": True, "timeout": 20.0})
+KINDS: tuple[dict[str, Any], ...] = ({}, {"keeps_ports": False}, {"symmetric": True, "timeout": 20.0})
 
 
 class NatRun(Run):
@@ -23,7 +24,7 @@ class NatRun(Run):
         for number, uplink in enumerate(fleet.uplinks):
             kind = self.chance.choice(KINDS)
             self.tell(f"uplink {number} is behind a NAT {kind or 'that keeps ports'}")
-            uplink.nat = Nat(self.world.clock, f"100.64.{number}.1", **kind, seed=seed + number)  # type: ignore[arg-type]
+            uplink.nat = Nat(self.world.clock, f"100.64.{number}.1", **kind, seed=seed + number)
             fleet.readdress(number, f"192.168.{number}.7")
         self.world.run(8.0)
 

@@ -27,6 +27,7 @@ class SessionMedia:
     """Everything about one session's media that signalling and the media plane must agree on."""
 
     __slots__ = (
+        "_highest",
         "_pending_mn",
         "_pending_mn_sdp",
         "_told",
@@ -72,6 +73,8 @@ class SessionMedia:
         "Where the SIP-CN would receive by its offer, which is not answered yet."
         self._told = ""
         "The address of ours that the SIP-CN was told last."
+        self._highest = 0
+        "The version in the o= line that it was told last: of an offer that it has refused, perhaps."
 
     # ----------------------------------------------------------------------------------------- offers and answers
 
@@ -89,6 +92,7 @@ class SessionMedia:
             self._settle()
         else:
             self._pending_mn, self._pending_mn_sdp = ends, text
+        self._highest = description.origin.version + self.shift
         return self._moved(description, ends, host, self.shift, self.origin)
 
     def from_cn(self, text: str, answer: bool, pool: PortPool, now: float) -> str:
@@ -115,9 +119,10 @@ class SessionMedia:
         text = self._pending_mn_sdp if self._pending_mn is not None else self.mn_sdp
         if not text:
             return ""
-        self.shift += 1
-        self._told = host
         description = _read(text)
+        version = description.origin.version
+        self._told, self._highest = host, max(self._highest, version + self.shift) + 1
+        self.shift = self._highest - version
         return self._moved(description, endpoints(description), host, self.shift, self.origin)
 
     def answered_again(self, text: str) -> None:
