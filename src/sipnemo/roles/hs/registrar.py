@@ -15,6 +15,7 @@ from sipnemo.roles.hs.dates import http_date
 from sipnemo.roles.node import Count, Notice, Store, Stored
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Flow
+from sipnemo.sip.ids import Ids
 from sipnemo.sip.message import Request, uri_of
 from sipnemo.sip.transaction import ServerTransaction
 from sipnemo.sip.uri import UriError, equivalent, host_port, is_address, parse, unescape
@@ -91,7 +92,9 @@ class Registrar:
         if record is None:
             if len(hs.bindings.instances(account)) >= hs.settings.max_instances:
                 raise SipError(403, "Too many instances of this account")
-            record = hs.bindings.assign(account, instance, hs.ids.token(f"{account} {instance}"))
+            # The same again should the store be lost: phones have told the URI to their own servers.
+            names = Ids(f"{hs.domain.text} {hs.settings.accounts[account]}")
+            record = hs.bindings.assign(account, instance, names.token(f"{account} {instance}"))
             hs.log("info", f"{hs.domain.uri(record.user)} is assigned to {account}, instance {instance}")
         return record
 
