@@ -103,6 +103,8 @@ probe_lost = 5
 hold_down = 30
 [move]
 verify_after = 1
+settle_after = 4
+duplicate = true
 pace = 50
 share = 25
 tries = 3
@@ -135,7 +137,7 @@ silent_after = 900
     assert dataclasses.astuple(settings.media) == ("userspace", (20000, 20999), 1.0, False)
     assert dataclasses.astuple(settings.policy) == ("least-load", ("+441632960000", "alice@home.example"), ("ets",))
     assert dataclasses.astuple(settings.probe) == (0.2, 10.0, 5, 30.0)
-    assert dataclasses.astuple(settings.move) == (1.0, 50.0, 25.0, 3)
+    assert dataclasses.astuple(settings.move) == (1.0, 4.0, True, 50.0, 25.0, 3)
     assert dataclasses.astuple(settings.session) == (20, 5.0, 900.0)
     assert dataclasses.astuple(settings.limits) == (4000, 64, 2000)
     assert settings.trunk == (TrunkCredentials("provider.example", "4711", "secret"),)

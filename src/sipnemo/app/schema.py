@@ -285,6 +285,20 @@ NMS: Final = Schema(
             "How live calls change to another path (MH-12, RO-10).",
             (
                 Key("verify_after", seconds(0.1, 60), "Media must be seen on the new path within this span.", 2.0),
+                Key(
+                    "settle_after",
+                    seconds(0.2, 60),
+                    "A path that a call has left goes on receiving for it so long, and longer while anything comes "
+                    "there.",
+                    2.0,
+                ),
+                Key(
+                    "duplicate",
+                    FLAG,
+                    "Send what phones say over two uplinks: from the first late probe of an uplink, and while a call "
+                    "moves until it has settled. Costs twice the bandwidth for that time.",
+                    False,
+                ),
                 Key("pace", number(1, 100_000, "re-INVITEs per second"), "Most re-INVITEs sent over one path.", 1e4),
                 Key(
                     "share",

@@ -220,12 +220,13 @@ class Plane:
         if path is None:
             self.refused["no path"] += 1
             return
-        if flow.group != INSIDE:
-            uplink = self._network.uplinks.get(path.device)
-            if uplink is None or path.source not in uplink.addresses:
-                self.refused["foreign source address"] += 1  # the provider drops it
-                return
-        self._phones.carry((path.source, flow.source_port), flow.peer, packet)
+        for source_host, device in ((path.source, path.device), *([path.also] if path.also is not None else [])):
+            if flow.group != INSIDE:
+                uplink = self._network.uplinks.get(device)
+                if uplink is None or source_host not in uplink.addresses:
+                    self.refused["foreign source address"] += 1  # the provider drops it
+                    continue
+            self._phones.carry((source_host, flow.source_port), flow.peer, packet)
 
     def punch(self, action: Punch) -> None:
         """A packet that no stream ever hears of, but a NAT sees."""

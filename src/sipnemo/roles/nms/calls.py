@@ -94,6 +94,7 @@ class Calls:
         if self.sessions.get(session.key) is session:
             del self.sessions[session.key]
         if session.media is not None:
+            node.doubling.forget(session)
             for action in session.media.release(node.ports, now):
                 node.act(action)
         first = session.first
@@ -175,14 +176,14 @@ class Calls:
         self.node.prober_hurry(best)
         self.apply_media(session)
 
-    def apply_media(self, session: Session) -> None:
-        """Bring the media plane in step with the session."""
+    def apply_media(self, session: Session, left: str = "") -> None:
+        """Bring the media plane in step with the session; it has `left` this address of ours."""
         media = session.media
         if media is not None and session.status is not Status.TERMINATED:
             path = session.path
             if path.natted:
                 self.node.nat.find_at_home(session)
-            changes = media.changes(media.plan(path, self.node.paths.all))
+            changes = media.changes(media.plan(path, self.node.paths.all, left))
             for action in changes:
                 self.node.act(action)
             if path.natted and changes:

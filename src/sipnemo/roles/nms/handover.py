@@ -168,7 +168,8 @@ class Handover:
         best = others[0] if others else None
         if best is not None:
             self._redirected[path.group] = best.group
-            self._node.act(SetPath(MediaPath(path.group, best.address, best.device)))
+            also = self._node.doubling.also(path, best)
+            self._node.act(SetPath(MediaPath(path.group, best.address, best.device, also)))
 
     def _plan_all(self, sessions: list[Session], wave: Wave, now: float) -> None:
         """Move these calls, in their order; those for which there is no room yet are queued (`pacing.py`)."""

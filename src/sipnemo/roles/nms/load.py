@@ -80,7 +80,7 @@ class LoadMeter:
         received: dict[Session, tuple[Path, int]] = {}
         speech: dict[Session, Speech] = {}
         speaking: set[Path] = set()
-        by_group = {path.group: path.address for path in self._node.paths.all}
+        by_group = {path.group: path.address for path in self._node.paths.all} | self._node.doubling.groups
         for session in self._node.calls.open:
             if session.media is None:
                 continue

@@ -31,6 +31,7 @@ class SessionMedia:
         "_pending_mn",
         "_pending_mn_sdp",
         "_told",
+        "both",
         "cn",
         "cn_host",
         "flows",
@@ -67,6 +68,8 @@ class SessionMedia:
         self.forwarded = False
         "It has been told to, at some time."
         self.learnt: dict[FlowKey, tuple[str, int]] = {}
+        self.both = 0
+        "Group of the two paths that the uplink direction leaves by for the time of a move; 0: by the session's path."
         self._pending_mn: list[Endpoint] | None = None
         self._pending_mn_sdp = ""
         self.pending_cn: list[Endpoint] | None = None
@@ -173,19 +176,28 @@ class SessionMedia:
 
     # ---------------------------------------------------------------------------------------------------- flows
 
-    def plan(self, path: Path, paths: Iterable[Path]) -> dict[FlowKey, MediaFlow]:
-        """What must be forwarded: out over `path`, in from every path, so that the SIP-CN may change sides when it
-        obeys a re-INVITE, not when we expect it to."""
+    def receives(self, host: str) -> bool:
+        """Whether the SIP-CN's packets are taken in at this address of ours."""
+        return any(key.host == host for key in self.flows)
+
+    def plan(self, path: Path, paths: Iterable[Path], left: str = "") -> dict[FlowKey, MediaFlow]:
+        """What must be forwarded: out over `path`, in from every path that is ON, so that the SIP-CN may change sides
+        when it obeys a re-INVITE, not when we expect it to. One that is OFF stays open until it is `left`."""
         flows: dict[FlowKey, MediaFlow] = {}
-        hosts = list(dict.fromkeys((path.address, *(known.address for known in paths))))
+        group = self.both or path.group
+        own = [known.address for known in paths]
+        hosts = [path.address]
+        for known in paths:
+            if known is not path and (known.on or (known.address != left and self.receives(known.address))):
+                hosts.append(known.address)
         for port, mn, cn in zip(self.ports, self.mn, self.cn, strict=False):
             if port is None or not (mn.active and cn.active and mn.forwardable and cn.forwardable):
                 continue
             muxed = mn.mux and cn.mux
-            self._stream(flows, port, (cn.host, cn.rtp_port), (mn.host, mn.rtp_port), cn, mn, path.group, hosts)
+            self._stream(flows, port, (cn.host, cn.rtp_port), (mn.host, mn.rtp_port), cn, mn, group, hosts, own)
             if not muxed:
                 to_cn, to_mn = (cn.rtcp_host, cn.rtcp_port), (mn.rtcp_host, mn.rtcp_port)
-                self._stream(flows, port + 1, to_cn, to_mn, cn, mn, path.group, hosts)
+                self._stream(flows, port + 1, to_cn, to_mn, cn, mn, group, hosts, own)
         return flows
 
     def _stream(
@@ -198,6 +210,7 @@ class SessionMedia:
         mn: Endpoint,
         group: int,
         hosts: list[str],
+        own: list[str],
     ) -> None:
         up = FlowKey(self.inside, port)
         admit: tuple[str, ...] = ()
@@ -207,7 +220,7 @@ class SessionMedia:
             if self.cn_host and to_cn[0] != self.cn_host and _private(to_cn[0]):
                 admit = (to_cn[0], self.cn_host)
             flows[up] = MediaFlow(up, self.learnt.get(up, to_cn), port, group)
-        if not mn.held and to_mn[0] != self.inside and to_mn[0] not in hosts:
+        if not mn.held and to_mn[0] != self.inside and to_mn[0] not in own:
             for host in hosts:
                 down = FlowKey(host, port)
                 flows[down] = MediaFlow(down, to_mn, port, INSIDE, admit, up if admit else None)

@@ -15,6 +15,7 @@ from sipnemo.roles.endpoint import Endpoint, host_text
 from sipnemo.roles.nms.answers import Answers
 from sipnemo.roles.nms.bindings import Bindings
 from sipnemo.roles.nms.calls import Calls
+from sipnemo.roles.nms.doubling import Doubling
 from sipnemo.roles.nms.handover import Handover
 from sipnemo.roles.nms.home import Home
 from sipnemo.roles.nms.in_dialog import InDialog
@@ -34,6 +35,7 @@ from sipnemo.roles.nms.rescue import rescue
 from sipnemo.roles.nms.session import Session
 from sipnemo.roles.nms.session_timers import SessionTimers
 from sipnemo.roles.nms.settings import NmsSettings
+from sipnemo.roles.nms.settling import Settling
 from sipnemo.roles.nms.strangers import Strangers
 from sipnemo.roles.nms.suspension import Goodbyes, Suspension
 from sipnemo.roles.nms.trunk import Trunk
@@ -100,6 +102,8 @@ class MobilityServer(Endpoint):
         self.goodbyes = Goodbyes(self)
         self.relay = Relay(self)
         self.handover = Handover(self)
+        self.settling = Settling(self)
+        self.doubling = Doubling(self)
         self.load = LoadMeter(self)
         self.report = Report(self)
         self.trunk = Trunk(settings.trunk, self.ids)
@@ -247,8 +251,6 @@ class MobilityServer(Endpoint):
         if path.present:
             self.home.path_added(path, now)
             self.probers[path].start(now)
-        for session in list(self.calls.open):
-            self.calls.apply_media(session)
 
     def path_removed(self, path: Path, now: float) -> None:
         """Its address is gone."""
@@ -263,6 +265,8 @@ class MobilityServer(Endpoint):
         if not self._announced:
             self._announced = True
             self.act(Notice("ready"))
+        for session in list(self.calls.open):
+            self.calls.apply_media(session)
         self.home.path_on(path, now)
         self.handover.path_on(path, now)
         self.goodbyes.path_on(now)
@@ -271,6 +275,8 @@ class MobilityServer(Endpoint):
 
     def path_off(self, path: Path, cause: str, now: float) -> None:
         """A path must carry no calls."""
+        self.settling.path_off(path, now)
+        self.doubling.paths_changed(path)
         self.handover.path_off(path, cause, now)
         self.home.path_lost(path, now)  # a drained one too: who calls now shall come by another
         if self.paths.on():
@@ -282,6 +288,7 @@ class MobilityServer(Endpoint):
 
     def path_died(self, path: Path, cause: str, now: float) -> None:
         """A path that was OFF already, by command, carries nothing any more."""
+        self.doubling.paths_changed(path)
         self.handover.path_died(path, cause, now)
         rescue(self, now)
 

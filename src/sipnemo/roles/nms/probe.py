@@ -234,6 +234,7 @@ class Prober:
         limit = self._node.settings.probe.probe_lost
         path = self._path
         if self._lost == 1 and path.proven:
+            self._node.doubling.suspect(path, now)
             for ahead in range(1, limit):
                 self._node.timers.set(now + BURST * (ahead - 1), self._probe)
             for other in self._others():

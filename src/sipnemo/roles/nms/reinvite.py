@@ -42,6 +42,7 @@ class Move:
         "_request",
         "_timer",
         "_tries",
+        "_vacated",
         "answered_after",
         "asleep",
         "checking",
@@ -87,6 +88,8 @@ class Move:
         "It has had a provisional response."
         self._timer: Timer | None = None
         self._tries = 0
+        self._vacated: dict[str, None] = {}
+        "Addresses of ours that the call has left."
         self._refused: set[Path] = set()
         "Paths on which nothing was answered, or nothing heard."
         self.unfit: set[bool] = set()
@@ -118,6 +121,7 @@ class Move:
         self.waiting_for_path = choice is None
         if choice is None or not self._handover.pacing.admits(self, choice, now):
             return
+        self._node.doubling.begin(session, choice, now)
         if not self._keeps or choice.natted:  # where a NAT hides us, far ends send to where our media come from
             self._take(choice)
         self.path = choice
@@ -183,11 +187,8 @@ class Move:
         session = self.session
         if session.path is not path:
             self._left = self._left or session.path
-            session.path.sessions.pop(session, None)
-            session.path = path
-            path.sessions[session] = None
-            self._node.calls.apply_media(session)
-            self._node.prober_hurry(path)
+            self._vacated[session.path.address] = None
+            self._node.calls.put_on(session, path)
             self.checking.seen.path_taken()
 
     # ------------------------------------------------------------------------------------------------- answers
@@ -384,6 +385,11 @@ class Move:
             self._node.log("info", "move ended", self.session.call_id, outcome=outcome, reason=reason, detail=detail)
         if outcome in (Outcome.VERIFIED, Outcome.UNVERIFIED):
             self.session.moves += 1
+        if outcome is not Outcome.HUNG_UP:
+            for address in self._vacated:
+                self._node.settling.leave(self.session, address, now)
+            if not self._vacated:
+                self._node.doubling.end(self.session)
         self._handover.moved(self, outcome, reason, now, detail)
 
     def _give_up(self, reason: Reason, now: float, detail: str = "") -> None:

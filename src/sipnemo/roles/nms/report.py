@@ -87,6 +87,7 @@ class Report:
             "device": path.device,
             "reg_id": path.reg_id,
             "sessions": len(path.sessions),
+            "settling": node.settling.receiving(path.address),
             "reason": path.reason,
             "command": "off" if not path.wanted else "on" if path.forced else "auto",
             "since": round(now - path.changed_at, 3),

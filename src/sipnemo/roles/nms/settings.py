@@ -128,6 +128,12 @@ class MoveSettings:
     verify_after: float = 2.0
     "Seconds after the answer within which media must be seen on the new path, else the next one is tried."
 
+    settle_after: float = 2.0
+    "Seconds for which a path that a call has left goes on receiving for it, at the least."
+
+    duplicate: bool = False
+    "While a path may be going, and while calls move, what SIP-MNs send leaves by two paths."
+
     pace: float = 10_000.0
     "Most re-INVITEs per second over one path; one of known capacity gets fewer."
 
