@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple
 
 INSIDE = 0
 "The group of all flows towards the SIP-MNs: they leave by the I-face."
@@ -41,6 +43,14 @@ class MediaFlow(NamedTuple):
 
     reverse: FlowKey | None = None
     "Key of the opposite direction, whose `peer` is corrected when a packet is learnt from. Only with `admit`."
+
+
+flow_key: Final[Callable[[tuple[str, int]], FlowKey]] = partial(tuple.__new__, FlowKey)
+"Makes a FlowKey of its parts, in a third of the time that calling the class takes: every call needs eight of them."
+media_flow: Final[Callable[[tuple[FlowKey, tuple[str, int], int, int, tuple[str, ...], FlowKey | None]], MediaFlow]] = (
+    partial(tuple.__new__, MediaFlow)
+)
+"Makes a MediaFlow of all its parts, likewise."
 
 
 class MediaPath(NamedTuple):

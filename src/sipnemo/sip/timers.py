@@ -115,6 +115,10 @@ class TimerQueue:
         slot[timer := Timer(slot, at, function)] = None
         return timer
 
+    def set_roughly(self, at: float, function: Callable[[float], None]) -> Timer:
+        """The same, up to a second later: what is mostly cancelled shares a slot with many others."""
+        return self.set(int(at) + 1.0 - 0.5 / _SLOTS, function)
+
     def line(self, span: float, late: float = 0.0) -> Line:
         """The queue of those who wait for this span."""
         key = (span, late)

@@ -109,10 +109,10 @@ class Forward:
         """Give up at `at` unless a final response comes or the wait is renewed."""
         self.until = at
         if self.patience is not None:
-            if self.patience.at <= at:
+            if self.patience.at <= at + 1.0:
                 return  # it will see that it was set too early
             self.patience.cancel()
-        self.patience = self.answers.node.timers.set(at, self._out_of_patience)
+        self.patience = self.answers.node.timers.set_roughly(at, self._out_of_patience)
 
     def finish(self) -> None:
         """A final response has passed."""

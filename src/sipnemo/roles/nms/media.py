@@ -7,10 +7,11 @@ One port serves a medium on the I-face and on every E-face, so a path can change
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow
+from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow, flow_key, media_flow
 from sipnemo.media.ports import PortPool
 from sipnemo.roles.node import AddFlows, RemoveFlows
 from sipnemo.sdp.description import Description, SdpError, parse
@@ -83,8 +84,7 @@ class SessionMedia:
 
     def from_mn(self, text: str, host: str, answer: bool, pool: PortPool, now: float) -> str:
         """The SIP-MN's description as the SIP-CN gets it, received at our address `host`."""
-        description = _read(text)
-        ends = endpoints(description)
+        description, ends = _read(text)
         self._allocate(ends, pool, now)
         if host != self._told:  # the SIP-MN's version need not have changed, but this is another description (§8)
             if self._told:
@@ -100,8 +100,7 @@ class SessionMedia:
 
     def from_cn(self, text: str, answer: bool, pool: PortPool, now: float) -> str:
         """The SIP-CN's description as the SIP-MN gets it, received at our I-face."""
-        description = _read(text)
-        ends = endpoints(description)
+        description, ends = _read(text)
         self._allocate(ends, pool, now)
         if answer:
             self.cn = ends
@@ -112,8 +111,8 @@ class SessionMedia:
 
     def shown(self, text: str) -> str:
         """A description of the SIP-CN's that is not to take effect, as the SIP-MN gets it."""
-        description = _read(text)
-        return self._moved(description, endpoints(description), self.inside, 0, self.inside)
+        description, ends = _read(text)
+        return self._moved(description, ends, self.inside, 0, self.inside)
 
     def again(self, host: str) -> str:
         """A new offer to the SIP-CN: what the SIP-MN said last, received at another address (RO-10).
@@ -122,15 +121,15 @@ class SessionMedia:
         text = self._pending_mn_sdp if self._pending_mn is not None else self.mn_sdp
         if not text:
             return ""
-        description = _read(text)
+        description, ends = _read(text)
         version = description.origin.version
         self._told, self._highest = host, max(self._highest, version + self.shift) + 1
         self.shift = self._highest - version
-        return self._moved(description, endpoints(description), host, self.shift, self.origin)
+        return self._moved(description, ends, host, self.shift, self.origin)
 
     def answered_again(self, text: str) -> None:
         """The SIP-CN's answer to an offer of our own."""
-        ends = endpoints(_read(text))
+        ends = _read(text)[1]
         if len(ends) == len(self.mn):
             self.cn = ends
 
@@ -212,18 +211,18 @@ class SessionMedia:
         hosts: list[str],
         own: list[str],
     ) -> None:
-        up = FlowKey(self.inside, port)
+        up = flow_key((self.inside, port))
         admit: tuple[str, ...] = ()
         # A description that names our I-face, or a SIP-MN's that names any address of ours, would make packets circle
         # within this machine; an E-face's may stand in a SIP-CN's: that is another SIP-MN of ours.
         if not cn.held and to_cn[0] != self.inside:
             if self.cn_host and to_cn[0] != self.cn_host and _private(to_cn[0]):
                 admit = (to_cn[0], self.cn_host)
-            flows[up] = MediaFlow(up, self.learnt.get(up, to_cn), port, group)
+            flows[up] = media_flow((up, self.learnt.get(up, to_cn), port, group, (), None))
         if not mn.held and to_mn[0] != self.inside and to_mn[0] not in own:
             for host in hosts:
-                down = FlowKey(host, port)
-                flows[down] = MediaFlow(down, to_mn, port, INSIDE, admit, up if admit else None)
+                down = flow_key((host, port))
+                flows[down] = media_flow((down, to_mn, port, INSIDE, admit, up if admit else None))
 
     def changes(self, wanted: dict[FlowKey, MediaFlow]) -> list[AddFlows | RemoveFlows]:
         """What the media plane must be told to get from what it has to what is wanted."""
@@ -258,11 +257,19 @@ def body_sdp(message: Message) -> tuple[int, int] | None:
     return find_sdp(kind, message.body)
 
 
-def _read(text: str) -> Description:
+def _read(text: str) -> tuple[Description, list[Endpoint]]:
+    """A description and where its media want to receive."""
     try:
-        return parse(text)
+        return _known(text) if len(text) <= 4096 else _known.__wrapped__(text)
     except SdpError as error:
         raise SipError(488, f"Unusable session description: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _known(text: str) -> tuple[Description, list[Endpoint]]:
+    """Cached: a 183 and its 200 hold the same description, and so do a refresh and a move what came before them."""
+    description = parse(text)
+    return description, endpoints(description)
 
 
 def _private(host: str) -> bool:
