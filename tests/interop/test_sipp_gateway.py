@@ -9,6 +9,9 @@ from typing import Literal
 
 import pytest
 
+from sipnemo.lab.processes import secret
+from sipnemo.sip.digest import ha1, parse_answer, response_for
+
 from .gateway import INSIDE, UPLINKS, GatewayWorld, tail
 from .programs import Kamailio
 from .sippkit import (
@@ -31,12 +34,14 @@ pytestmark = pytest.mark.programs("kamailio", "sipp", "openssl")
 Way = Literal["out", "in"]
 WAYS: tuple[Way, ...] = ("out", "in")
 SECRET = "wonder"
+TRUNK_PASSWORD = "gate way"
 RUNS = itertools.count()
 
 
 @pytest.fixture(scope="module")
 def world(directory: Path) -> Iterator[GatewayWorld]:
-    with GatewayWorld(directory, {}) as world:
+    trunk = {"realm": "trunk", "username": "fleet", "password_file": str(secret(directory, "trunk", TRUNK_PASSWORD))}
+    with GatewayWorld(directory, {"[[trunk]]": trunk}) as world:
         Kamailio(world.hosts["server"], "proxy", {"alice": SECRET}).start()
         yield world
 
@@ -112,7 +117,7 @@ def test_a_call_over_tcp(world: GatewayWorld, registered: dict[Wire, Agent]) -> 
     assert "SIP/2.0/UDP" in copies(outcome.called, "INVITE", "INVITE")[0].header("Via")
 
 
-@pytest.mark.req("MH-12", "RO-8", "RO-10")
+@pytest.mark.req("MH-12", "R5", "RO-8", "RO-10")
 @pytest.mark.parametrize("refusal", ["491 Request Pending", "500 Server Error", "503 Service Unavailable"])
 def test_a_refused_move_is_tried_again_and_the_dialog_goes_on_both_ways(
     world: GatewayWorld, registered: dict[Wire, Agent], refusal: str
@@ -129,6 +134,44 @@ def test_a_refused_move_is_tried_again_and_the_dialog_goes_on_both_ways(
         )
         invites = [m.header("Contact") for m in copies(outcome.called, "INVITE", "INVITE")]
         assert all(UPLINKS["uplink2"] in contact for contact in invites[1:]), invites
+
+
+@pytest.mark.req("R5", "R6")
+def test_a_re_invite_of_the_far_end_meets_ours_and_both_come_through(
+    world: GatewayWorld, registered: dict[Wire, Agent]
+) -> None:
+    """RFC 3261 section 14.1: 491 both ways, and who made the Call-ID waits longer."""
+    with world.calm():
+        outcome = run(world, registered["udp"], "out", "moved_glare", meanwhile=lambda: world.cut("uplink1", "silent"))
+    assert sum(m.status == 491 for m in outcome.called if not m.sent) == 1
+    assert sum(m.status == 491 for m in outcome.called if m.sent) == 1
+
+
+@pytest.mark.req("R4", "R6")
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
+@pytest.mark.parametrize("status", [401, 407])
+def test_a_challenged_move_is_signed_with_the_trunks_credentials(
+    world: GatewayWorld, registered: dict[Wire, Agent], status: int, algorithm: str
+) -> None:
+    asks = "WWW-Authenticate" if status == 401 else "Proxy-Authenticate"
+    signs = "Authorization" if status == 401 else "Proxy-Authorization"
+    challenge = f'{asks}: Digest realm="trunk", nonce="{status}{algorithm}", qop="auth", algorithm={algorithm}'
+    with world.calm():
+        outcome = run(
+            world,
+            registered["udp"],
+            "out",
+            "moved_out",
+            f"{status}{algorithm}",
+            called_says={"491 Request Pending": f"{status} Who Are You", "Retry-After: 1": challenge},
+            meanwhile=lambda: world.cut("uplink1", "silent"),
+        )
+    signed = next(m for m in outcome.called if not m.sent and m.method == "INVITE" and m.header(signs))
+    answer = parse_answer(signed.header(signs))
+    assert answer is not None
+    assert (answer.realm, answer.nonce, answer.nc) == ("trunk", f"{status}{algorithm}", 1)
+    user = ha1(algorithm, "fleet", "trunk", TRUNK_PASSWORD)
+    assert answer.response == response_for(answer, user, "INVITE", "")
 
 
 def test_nothing_is_left_of_any_of_these_calls(world: GatewayWorld) -> None:

@@ -287,3 +287,17 @@ def test_bye_challenged_during_a_move_and_the_move_goes_on(talk: Talk) -> None:
     talk.to_cn()
     talk.cn_answers(401, 'WWW-Authenticate: Digest realm="r", nonce="n"', method="BYE")
     assert "INVITE" in talk.to_cn()[-1], "the call still lives, so it moves"
+
+
+def test_no_two_descriptions_have_the_same_version_though_one_was_refused(talk: Talk) -> None:
+    """RFC 3264 §8."""
+    talk.mn("INVITE", body=sdp("10.7.0.11", "sendonly", 2))
+    talk.cut()
+    refused = talk.last(FAR, "INVITE")
+    talk.cn_answers(488)
+    ours = talk.last(FAR, "INVITE")
+    assert direction(refused) != direction(ours)
+    assert version(ours) > version(refused)
+    talk.cn_answers(200, body=sdp("192.0.2.9"))
+    talk.mn("INVITE", body=sdp("10.7.0.11", "sendonly", 2))
+    assert version(talk.last(FAR, "INVITE")) > version(ours)

@@ -15,7 +15,7 @@ from sipnemo.roles.nms.media import body_sdp
 from sipnemo.roles.nms.pacing import retry_after
 from sipnemo.roles.node import Send
 from sipnemo.sip.message import Response
-from sipnemo.sip.timers import TIMEOUT
+from sipnemo.sip.timers import T1, T2
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.forward import Forward
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sipnemo.roles.nms.session import Dialog, Session
     from sipnemo.sip.flow import Flow
 
+MAY_BE_LOST = T1 + T2
+"Seconds after which the SIP-CN would have repeated a 2xx whose ACK it has not got."
 MOST_AGAIN = 5
 "Times a request that we have sent twice is tried again in the SIP-MN's place."
 AGAIN_AFTER = 1.0
@@ -74,7 +76,7 @@ class Merging:
         """
         owed = dict.fromkeys(session.unheard, "")
         number, at, body = session.acked
-        if now - at < TIMEOUT:
+        if now - at < MAY_BE_LOST:
             owed[number] = body
         session.unheard = ()
         for cseq, text in owed.items():
