@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from sipnemo.media.flow import FlowKey
+from sipnemo.media.flow import FlowKey, MediaPath
 from sipnemo.nemo.policy import Policy, priority
 from sipnemo.roles.nms.node import MobilityServer
 from sipnemo.roles.nms.settings import EfaceSettings, IfaceSettings, NmsSettings
@@ -20,6 +20,7 @@ from sipnemo.roles.node import (
     ReadCounters,
     Received,
     Send,
+    SetPath,
     Tick,
 )
 from sipnemo.sip import stun
@@ -54,6 +55,8 @@ class Gateway:
         self.flows: dict[int, Flow] = {}
         "By identity of a message: where it left."
         self.logs: list[Log] = []
+        self.ways: dict[int, MediaPath] = {}
+        "Where the media of each group leave."
         self.silent: set[str] = set()
         "Own addresses of uplinks over which nothing is answered by the SIP-HS any more."
         self.registers: list[Request] = []
@@ -76,6 +79,8 @@ class Gateway:
         match action:
             case Log():
                 self.logs.append(action)
+            case SetPath(path):
+                self.ways[path.group] = path
             case ReadCounters(ticket, keys):
                 known = {key: self.counters[key] for key in keys if key in self.counters}
                 return self.node.handle(Counted(ticket, known), self.now)

@@ -148,6 +148,8 @@ class Paths:
         self.all: list[Path] = []
         self.mixed = False
         "They are of both address families."
+        self._twice: dict[tuple[int, str], Link] = {}
+        "By E-face ID and address: interfaces with an address that another E-face has."
 
     def on(self) -> list[Path]:
         """Paths that are ON."""
@@ -170,11 +172,18 @@ class Paths:
                 path.eface is eface and path.device == link.name for path in self.all
             ):
                 self._match(eface, link, (eface.address,) if eface.address in link.addresses else (), now)
+        for (number, address), other in list(self._twice.items()):
+            if all(path.address != address for path in self.all):
+                del self._twice[number, address]
+                self.link_changed(other, now)
 
     def _match(self, eface: EfaceSettings, link: Link, addresses: tuple[str, ...], now: float) -> None:
         families = ["ipv6" if ":" in address else "ipv4" for address in addresses]
         usable = [a for _, a in sorted(zip(families, addresses, strict=True), key=lambda pair: _order(eface, pair[0]))]
         usable = [a for a in usable if ("ipv6" if ":" in a else "ipv4") in eface.families]
+        for number, address in [key for key in self._twice if key[0] == eface.id]:
+            del self._twice[number, address]
+        usable = [address for address in usable if not self._used_by_another(eface, address, link)]
         for path in [path for path in self.all if path.eface is eface]:
             if path.address not in usable:
                 self._gone(path, "address" if link.ifindex and link.up else "carrier", link, now)
@@ -191,6 +200,24 @@ class Paths:
                 self._back(known, now)
             if not link.up and known.present:
                 self._gone(known, "carrier", link, now)
+
+    def _used_by_another(self, eface: EfaceSettings, address: str, link: Link) -> bool:
+        """Whether another E-face has this address: no packet could be told to leave by the right one.
+
+        Two routers that give out the same private addresses do that, and, for a moment, an address that moves.
+        """
+        other = next((path for path in self.all if path.eface is not eface and path.address == address), None)
+        if other is None:
+            return False
+        self._twice[eface.id, address] = link
+        self._node.log(
+            "warning",
+            "two uplinks have the same address, of which the second is not used: give one router another network",
+            address=address,
+            first=other.device,
+            second=link.name,
+        )
+        return True
 
     def _add(self, eface: EfaceSettings, address: str, link: Link, now: float) -> Path:
         taken = {path.rank for path in self.all if path.eface is eface}
