@@ -96,6 +96,13 @@ learn = false
 name = "least-load"
 urgent = ["+441632960000", "alice@HOME.example"]
 resource_priority = ["ets"]
+return = "idle"
+return_after = 5
+[damping]
+half_life = 10
+suppress = 5
+reuse = 2
+longest = 100
 [probe]
 probe_every = 0.2
 probe_idle_every = 10
@@ -135,7 +142,9 @@ silent_after = 900
         transports=("TCP",),
     )
     assert dataclasses.astuple(settings.media) == ("userspace", (20000, 20999), 1.0, False)
-    assert dataclasses.astuple(settings.policy) == ("least-load", ("+441632960000", "alice@home.example"), ("ets",))
+    urgent = ("+441632960000", "alice@home.example")
+    assert dataclasses.astuple(settings.policy) == ("least-load", urgent, ("ets",), "idle", 5.0)
+    assert dataclasses.astuple(settings.damping) == (10.0, 5.0, 2.0, 100.0)
     assert dataclasses.astuple(settings.probe) == (0.2, 10.0, 5, 30.0)
     assert dataclasses.astuple(settings.move) == (1.0, 4.0, True, 50.0, 25.0, 3)
     assert dataclasses.astuple(settings.session) == (20, 5.0, 900.0)
@@ -230,6 +239,7 @@ def test_a_mistake_in_a_gateway_is_explained(tmp_path: Path, old: str, new: str,
         ("[media]\nlearn = 'yes'", '14: [media] learn: "yes" is not true or false (without quotes)'),
         ("[media]\nquarantine_after = nan", "14: [media] quarantine_after: nan is not a number of seconds"),
         ("[probe]\nprobe_every = '100ms'", '14: [probe] probe_every: "100ms" is not a number of seconds from 0.02'),
+        ("[damping]\nreuse = 3", "14: [damping] reuse: must be less than `suppress` (2.5)"),
         ("[probe]\nprobe_every = 3", "13: [probe] probe_idle_every: is shorter than probe_every (3)"),
         ("[policy]\nname = 'least_load'", '14: [policy] name: "least_load" is not an installed policy; did you mean'),
         ("[redirect]\nmode = 'refer'", "13: [redirect]: not available in this version"),

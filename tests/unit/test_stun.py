@@ -53,7 +53,11 @@ RFC_5769_IPV6 = bytes.fromhex(
     [
         pytest.param(RFC_5769_REQUEST, Request(RFC_5769_ID), id="request"),
         pytest.param(RFC_5769_IPV4, Success(RFC_5769_ID, ("192.0.2.1", 32853), "test vector"), id="IPv4"),
-        pytest.param(RFC_5769_IPV6, Success(RFC_5769_ID, ("2001:db8:1234:5678:11:2233:4455:6677", 32853), "test vector"), id="IPv6"),
+        pytest.param(
+            RFC_5769_IPV6,
+            Success(RFC_5769_ID, ("2001:db8:1234:5678:11:2233:4455:6677", 32853), "test vector"),
+            id="IPv6",
+        ),
         pytest.param(bytes.fromhex("001100002112a442") + ID, Indication(ID), id="indication, bare"),
         pytest.param(
             bytes.fromhex("0101000c2112a442") + ID + bytes.fromhex("000100080001138ac0000201"),

@@ -19,6 +19,7 @@ def check(config: Config) -> None:
             _media_ports(config)
             _probe(config)
             _policy(config)
+            _damping(config)
             _unique(config, "trunk", "realm", "credentials")
             _certificate(config, (("iface", "transports"), ("eface", "transports")))
         case "hs":
@@ -51,6 +52,12 @@ def _interfaces(config: Config) -> None:
         for key in ("address", "interface"):
             if row.get(key) in inside:
                 config.report("eface", index, key, f'"{row[key]}" is the [iface] too; phones and uplinks are apart')
+
+
+def _damping(config: Config) -> None:
+    table = config.table("damping") if config.tables["damping"] else {}
+    if "reuse" in table and "suppress" in table and table["reuse"] >= table["suppress"]:
+        config.report("damping", 0, "reuse", f"must be less than `suppress` ({table['suppress']:g})")
 
 
 def _intercept(config: Config) -> None:

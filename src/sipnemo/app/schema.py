@@ -268,6 +268,24 @@ NMS: Final = Schema(
                     "are ignored.",
                     list(NAMESPACES),
                 ),
+                Key(
+                    "return",
+                    choice("never", "idle", "by-class"),
+                    "Which calls go back to a preferred path when it is ON again: none; those on hold or without "
+                    "media; or those first, then the others, then urgent ones. No packet is lost by it.",
+                    "never",
+                ),
+                Key("return_after", seconds(0, 86_400), "Such a path must have been ON for this long.", 60.0),
+            ),
+        ),
+        Table(
+            "damping",
+            "A path that comes and goes is used last. Each failure adds 1 to its penalty (RFC 2439).",
+            (
+                Key("half_life", seconds(1, 86_400), "The penalty halves in this span.", 60.0),
+                Key("suppress", number(1, 1_000, "failures"), "Above this penalty, other paths come first.", 2.5),
+                Key("reuse", number(0.1, 1_000, "failures"), "Below this one, it is as before.", 1.0),
+                Key("longest", seconds(1, 604_800), "At the latest it is so after this much quiet.", 600.0),
             ),
         ),
         Table(

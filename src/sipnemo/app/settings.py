@@ -7,6 +7,7 @@ from typing import Any
 from sipnemo.app.config import Config, Row
 from sipnemo.roles.hs.settings import HsSettings
 from sipnemo.roles.nms.settings import (
+    DampingSettings,
     EfaceSettings,
     IfaceSettings,
     MediaSettings,
@@ -29,7 +30,8 @@ def nms_settings(config: Config, instance: str) -> NmsSettings:
         iface=IfaceSettings(**config.table("iface")),
         efaces=tuple(EfaceSettings(**row) for row in sorted(config.tables["eface"], key=lambda row: int(row["id"]))),
         media=MediaSettings(**config.table("media")),
-        policy=PolicySettings(**config.table("policy")),
+        policy=PolicySettings(**_renamed(config.table("policy"), "return", "returning")),
+        damping=DampingSettings(**config.table("damping")),
         probe=ProbeSettings(**config.table("probe")),
         move=MoveSettings(**config.table("move")),
         session=SessionSettings(**{key: limits[key] for key in ("calls", "suspend_for", "silent_after")}),

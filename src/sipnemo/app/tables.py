@@ -15,8 +15,8 @@ WIDE: Final = 250
 "Columns when the output is a file or a pipe: nothing is cut."
 
 _COLUMNS: Final = {
-    "paths": "eface_id device contact status reason command priority load rtt sessions settling registered "
-    "registration_error mapped since",
+    "paths": "eface_id device contact status reason command priority load rtt sessions settling penalty reuse_in "
+    "registered registration_error mapped since",
     "bindings": "uri account contact priority reg_id expires expires_in flow answers user_agent",
     "sessions": "eface_id path status seconds moves from_uri to_uri call_id",
     "moves": "move cause planned from_path to_paths calls ended detected_ms answered_ms gap_down_ms gap_up_ms "
@@ -134,6 +134,6 @@ def _span(seconds: float) -> str:
 _UNITS: Final[Mapping[str, Callable[[float], str]]] = {
     "load": lambda percent: f"{percent:.0f} %",
     "rtt": lambda seconds: f"{seconds * 1000:.1f} ms",
-    **dict.fromkeys(("since", "seconds", "expires", "expires_in"), _span),
+    **dict.fromkeys(("since", "seconds", "expires", "expires_in", "reuse_in"), _span),
 }
 "How the numbers of some columns are written."

@@ -49,6 +49,7 @@ COUNTERS: dict[str, Declared] = {
     "media_refused": Declared("Times flows of a call could not be forwarded"),
     "moves": Declared("Calls that changed their path, by cause and outcome", ("cause", "outcome", "reason")),
     "path_failures": Declared("Paths that went OFF", ("cause",)),
+    "paths_suppressed": Declared("Times a path was put behind the others because it flaps"),
     "phone_registrations": Declared("Registrations of phones at their own servers", ("result",)),
     "registrations": Declared("Registrations, by how they ended", ("result",)),
     "registration_repairs": Declared("What the home server listed wrong of this gateway", ("kind",)),

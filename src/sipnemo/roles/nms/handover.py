@@ -121,6 +121,13 @@ class Handover:
         for move in self._queue_waiting():
             move.resume(now)
 
+    def bring_back(self, path: Path, sessions: list[Session], now: float) -> Wave:
+        """These calls leave a path that works for one that the policy prefers (`returning.py`)."""
+        wave = self._wave(path, "return", True, now)
+        wave.calls = len(sessions)
+        self._plan_all(sessions, wave, now)
+        return wave
+
     def renew(self, path: Path, now: float) -> None:
         """A NAT maps a path anew: its calls stay on it, and each tells its far end where it is now (R10)."""
         sessions = [session for session in path.sessions if session.live and not session.ending]
@@ -260,3 +267,4 @@ class Handover:
             if wave.calls:
                 self._node.log("info", "calls moved", **wave.row(each=False))
                 self._node.act(Notice("moved", wave.row(each=False)))
+            self._node.returning.wave_done(wave, now)

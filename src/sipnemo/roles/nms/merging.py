@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipnemo.roles.endpoint import forwards
+from sipnemo.roles.nms.lane import retry_after
 from sipnemo.roles.nms.media import body_sdp
-from sipnemo.roles.nms.pacing import retry_after
 from sipnemo.roles.node import Send
 from sipnemo.sip.message import Response
 from sipnemo.sip.timers import T1, T2

@@ -73,7 +73,7 @@ class Wave:
 
     number: int
     cause: str
-    "carrier, address, probe, nat or command."
+    "carrier, address, probe, nat, command or return."
 
     from_path: str
     planned: bool

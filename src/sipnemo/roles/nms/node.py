@@ -15,6 +15,7 @@ from sipnemo.roles.endpoint import Endpoint, host_text
 from sipnemo.roles.nms.answers import Answers
 from sipnemo.roles.nms.bindings import Bindings
 from sipnemo.roles.nms.calls import Calls
+from sipnemo.roles.nms.damping import Damping
 from sipnemo.roles.nms.doubling import Doubling
 from sipnemo.roles.nms.handover import Handover
 from sipnemo.roles.nms.home import Home
@@ -32,6 +33,7 @@ from sipnemo.roles.nms.registering import Registering
 from sipnemo.roles.nms.relay import Relay
 from sipnemo.roles.nms.report import Report
 from sipnemo.roles.nms.rescue import rescue
+from sipnemo.roles.nms.returning import Returning
 from sipnemo.roles.nms.session import Session
 from sipnemo.roles.nms.session_timers import SessionTimers
 from sipnemo.roles.nms.settings import NmsSettings
@@ -101,9 +103,11 @@ class MobilityServer(Endpoint):
         self.suspension = Suspension(self)
         self.goodbyes = Goodbyes(self)
         self.relay = Relay(self)
+        self.damping = Damping(self)
         self.handover = Handover(self)
         self.settling = Settling(self)
         self.doubling = Doubling(self)
+        self.returning = Returning(self)
         self.load = LoadMeter(self)
         self.report = Report(self)
         self.trunk = Trunk(settings.trunk, self.ids)
@@ -204,7 +208,7 @@ class MobilityServer(Endpoint):
         path = self.paths.of(server.flow.local)
         if path is None:
             raise SipError(503)
-        if not path.on:  # in hold-down, or drained: the answer names a better one
+        if not path.on or self.damping.is_suppressed(path):  # or in hold-down, or drained: the answer names another
             path = next(iter(self.ranked(None)), path)
         self.inviting.from_cn(server, request, mn, path, now)
 
@@ -270,11 +274,13 @@ class MobilityServer(Endpoint):
         self.home.path_on(path, now)
         self.handover.path_on(path, now)
         self.goodbyes.path_on(now)
+        self.returning.maybe(path, now)
         self.registering.path_on(now)
         rescue(self, now)
 
     def path_off(self, path: Path, cause: str, now: float) -> None:
         """A path must carry no calls."""
+        self.damping.flapped(path, cause, now)
         self.settling.path_off(path, now)
         self.doubling.paths_changed(path)
         self.handover.path_off(path, cause, now)
@@ -306,7 +312,11 @@ class MobilityServer(Endpoint):
     # ------------------------------------------------------------------------------------------------- choosing
 
     def ranked(self, session: Session | SessionView | None) -> list[Path]:
-        """Paths that are ON, the one the policy likes best for this session first (MH-6)."""
+        """Paths that are ON, the one the policy likes best for this session first (MH-6), those that flap last."""
+        ranked = self._liked(session)
+        return self.damping.last(ranked) if self.damping.suppressed and len(ranked) > 1 else ranked
+
+    def _liked(self, session: Session | SessionView | None) -> list[Path]:
         paths = self.paths.on()
         if len(paths) < 2 or self.policy is priority:  # they are kept in that order
             return paths

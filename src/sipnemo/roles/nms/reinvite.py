@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipnemo.roles.nms.checking import Checking
+from sipnemo.roles.nms.lane import retry_after
 from sipnemo.roles.nms.media import body_sdp
 from sipnemo.roles.nms.outcome import Outcome, Reason, reason_of
-from sipnemo.roles.nms.pacing import retry_after
 from sipnemo.roles.nms.reach import candidates, serves_media
 from sipnemo.roles.nms.session import ACK_WITHIN
 from sipnemo.roles.nms.signed import SignedRequest

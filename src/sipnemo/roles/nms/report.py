@@ -91,6 +91,7 @@ class Report:
             "reason": path.reason,
             "command": "off" if not path.wanted else "on" if path.forced else "auto",
             "since": round(now - path.changed_at, 3),
+            **node.damping.row(path, now),
             "registered": flow.registered if flow is not None else False,
             "registration_error": flow.refused if flow is not None else "",
             "mapped": f"{host_text(path.mapped[0])}:{path.mapped[1]}" if path.mapped else "",

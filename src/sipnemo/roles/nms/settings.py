@@ -103,6 +103,12 @@ class PolicySettings:
     resource_priority: tuple[str, ...] = ("wps", "ets", "esnet", "drsn", "dsn", "q735")
     "Namespaces of Resource-Priority that count (RFC 4412), the most urgent first."
 
+    returning: Literal["never", "idle", "by-class"] = "never"
+    "Which calls go back to a path that the policy prefers: none, those without speech, or all (R15)."
+
+    return_after: float = 60.0
+    "Seconds that such a path must have been ON."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSettings:
@@ -119,6 +125,23 @@ class ProbeSettings:
 
     hold_down: float = 5.0
     "Seconds of answered probes, after which the path is ON again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DampingSettings:
+    """How a path that comes and goes is kept for the last (after RFC 2439)."""
+
+    half_life: float = 60.0
+    "Seconds in which a path's penalty halves; each failure adds 1."
+
+    suppress: float = 2.5
+    "Penalty above which other paths come first."
+
+    reuse: float = 1.0
+    "Penalty below which they do no longer; less than `suppress`."
+
+    longest: float = 600.0
+    "Seconds of quiet after which they do no longer, however often the path has failed."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +231,7 @@ class NmsSettings:
     media: MediaSettings = MediaSettings()
     policy: PolicySettings = PolicySettings()
     probe: ProbeSettings = ProbeSettings()
+    damping: DampingSettings = DampingSettings()
     move: MoveSettings = MoveSettings()
     session: SessionSettings = SessionSettings()
     trunk: tuple[TrunkCredentials, ...] = ()

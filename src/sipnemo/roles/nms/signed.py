@@ -15,8 +15,8 @@ from sipnemo.sip.server_location import Target
 from sipnemo.sip.transaction import ClientTransaction, InviteClient, State
 
 if TYPE_CHECKING:
+    from sipnemo.roles.nms.lane import Lane
     from sipnemo.roles.nms.node import MobilityServer
-    from sipnemo.roles.nms.pacing import Lane
     from sipnemo.roles.nms.session import Dialog, Session
 
 
