@@ -98,6 +98,17 @@ def test_many_accounts_call_at_once_by_number() -> None:
             assert len(alice.all("stream")) == 5
 
 
+def test_media_may_be_sparse_but_for_every_so_manyth_account() -> None:
+    to_bob, uri = loopback("bob{n}", "23100-23199", "--count", "3", "--packet-every", "200", "--full-every", "2")
+    to_alice, _ = loopback("alice", "23200-23299", "--count", "3", "--call", uri, "--duration", "1")
+    with PhoneProcess(*to_bob) as bob:
+        bob.wait_for("listening")
+        with PhoneProcess(*to_alice) as alice:
+            assert alice.end() == 0
+        sent = {stream["account"]: stream["sent"] for stream in bob.all("stream")}
+    assert sent["bob2"] * 2 < min(sent["bob1"], sent["bob3"])
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -108,6 +119,8 @@ def test_many_accounts_call_at_once_by_number() -> None:
         (("--config", "/no/such/file.toml"), "/no/such/file.toml"),
         (("--bind", "203.0.113.254:5060"), "--bind 203.0.113.254:5060"),
         (("--session-expires", "10"), "--session-expires"),
+        (("--packet-every", "30"), "--packet-every must be a multiple of 20"),
+        (("--full-every", "-1"), "--full-every"),
     ],
 )
 def test_a_mistake_in_the_options_is_one_clear_line(flags: tuple[str, ...], words: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sipnemo.lab.chronicle import Chronicle
 from sipnemo.lab.line import Quality
 from sipnemo.lab.report import Call, Event, Gap, Move, Run, Stream
 from sipnemo.lab.scenario import Scenario, Step, Uplink, unfolded
-from sipnemo.lab.tally import facts, stream_of
+from sipnemo.lab.tally import Placed, calls, facts, stream_of
 from sipnemo.lab.verdict import judge, limits
 
 GOOD = """\
@@ -108,6 +108,8 @@ def test_a_file_becomes_a_scenario(tmp_path: Path) -> None:
         pytest.param("[probe]", "[trunk]", 31, "trunk", id="not everything can be set"),
         pytest.param("id = 2", "id = 1", 11, "1 is an uplink's already ([[uplink]] 1)", id="same number"),
         pytest.param("from_inside = 3\nfrom_outside = 1", "", 15, "[calls]: makes no call", id="no call"),
+        pytest.param("from_inside = 3", "from_inside = 3\nsparse_ms = 50", 17, "is no multiple of 20", id="sparse"),
+        pytest.param("from_inside = 3", "from_inside = 3\nmeasure_every = 5", 17, "saves nothing", id="all measured"),
         pytest.param("from_inside = 3", "from_inside = 1999", 15, "are more than 2000", id="too many"),
         pytest.param("shows =", "lasts = 9\nshows =", 3, "is over before the last event (9 s)", id="too short"),
         pytest.param("events = [", "event = [", 19, "holds one key, `events`", id="events"),
@@ -198,12 +200,18 @@ def test_a_move_belongs_to_what_was_done_to_its_path(at: float, path: str, text:
     assert (found and found.text) == text
 
 
+def test_of_a_crowd_every_so_manyth_call_is_measured() -> None:
+    placed = {number: Placed("inside") for number in range(1, 8)}
+    assert [call.measured for call in calls(placed, {}, {}, {}, 9.0, 3)] == [True, False, False] * 2 + [True]
+    assert all(call.measured for call in calls(placed, {}, {}, {}, 9.0))
+
+
 @pytest.mark.parametrize("virtual", [True, False])
 def test_percentiles_bind_in_virtual_time_only(virtual: bool) -> None:
-    calls = [Call("a", "in1", "out1", 10.0, up=ALIVE, down=replace(ALIVE, gaps=(Gap(12.1, 120.0, 5),)))]
-    found = list(limits("t", {"gap_down_ms": 100, "gap_down_p99_ms": 100}, calls, 0.0, 20.0, virtual))
+    call = Call("a", "in1", "out1", 10.0, up=ALIVE, down=replace(ALIVE, gaps=(Gap(12.1, 120.0, 5),)))
+    found = list(limits("t", {"gap_down_ms": 100, "gap_down_p99_ms": 100}, [call], 0.0, 20.0, virtual))
     assert [(one.met, one.binding) for one in found] == [(False, True), (False, virtual)]
-    sparse = [replace(calls[0], measured=False)]
+    sparse = [replace(call, measured=False)]
     assert [one.found for one in limits("t", {"lost_down": 1}, sparse, 0.0, 20.0, virtual)] == ["0"]
 
 
@@ -243,13 +251,13 @@ def stood(expect: dict[str, Any], **step: Any) -> dict[str, bool]:
     """What was expected of a run with one cut, and whether it came; the run is always the same."""
     steps = (Step(2.0, "carrier-down", uplink=1, expect=step, number=1), Step(5.0, "restore", uplink=1, number=2))
     scenario = Scenario("t", "s", (Uplink(1, Quality()), Uplink(2, Quality())), 2, 0, steps, 20.0, expect=expect)
-    calls = (
+    made = (
         Call("a", "in1", "out1", 10.0, up=ALIVE, down=replace(ALIVE, gaps=(Gap(12.1, 120.0, 5, stalled_ms=30.0),))),
         Call("b", "in2", "out2", 10.0, ended_at=20.0, up=ALIVE, down=ALIVE),
         Call("c", "in3", "out3", None),
     )
     moves = (Move(CUT, "carrier", "1/x", "2/y", 12.003, ("a", "b")),)
-    run = Run(50.0, calls, (CUT, MEND), moves, started_at=10.0, hangup_at=30.0)
+    run = Run(50.0, made, (CUT, MEND), moves, started_at=10.0, hangup_at=30.0)
     chronicle = Chronicle(scenario)
     chronicle.done = {1: [CUT], 2: [MEND]}
     chronicle.waves = {(12.003, 1): {"each": [{"ended": "verified"}, {"ended": "unverified"}]}}

@@ -62,8 +62,14 @@ class Application:
 
     def _attach(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        options = self.options
         rtp = self._rtp = Rtp(
-            runtime.feed, self.options.rtp_ports, self.printer.stream, self.options.gap_over, self.options.symmetric
+            runtime.feed,
+            options.rtp_ports,
+            self.printer.stream,
+            options.gap_over,
+            options.symmetric,
+            lambda account: 1 if account in options.full else options.sparse,
         )
         runtime.perform(OpenStream, rtp.open)
         runtime.perform(SetStream, rtp.set)

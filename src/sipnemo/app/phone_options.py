@@ -35,6 +35,12 @@ class Options:
     symmetric: bool
     "Media go to where they come from."
 
+    sparse: int
+    "Media come every so many times 20 ms."
+
+    full: frozenset[str]
+    "Accounts whose media come every 20 ms all the same."
+
     json: bool
     verbose: bool
 
@@ -64,6 +70,8 @@ _NUMBERS: Final[dict[str, tuple[str, str]]] = {
     "session-expires": ("S", "session timer to ask for, at least 90 (default: none)"),
     "gap-over": ("MS", "record silences longer than this as gaps; losses always are (60)"),
     "rate": ("N", "registrations or calls to begin per second (50)"),
+    "packet-every": ("MS", "send media every MS milliseconds, a multiple of 20 (20)"),
+    "full-every": ("N", "with --packet-every: the 1st of every N accounts sends every 20 ms all the same"),
 }
 _SWITCHES: Final[dict[str, str]] = {
     "json": "print JSON lines",
@@ -114,6 +122,9 @@ def read_options(args: argparse.Namespace) -> Options:
             Placed(account=account.name, uri=str(_uri(call.replace("{n}", str(n)), "--call")))
             for n, account in enumerate(accounts, 1)
         )
+    full_every = int(given.get("full-every") or 0)
+    if full_every < 0:
+        raise OptionsError("--full-every must be at least 1")
     rate = float(given.get("rate") or 50.0)
     if rate <= 0:
         raise OptionsError("--rate must be more than 0")
@@ -138,6 +149,8 @@ def read_options(args: argparse.Namespace) -> Options:
         rtp_ports=_ports(str(given.get("rtp-ports") or DEFAULT_PORTS)),
         gap_over=max(0.0, float(given.get("gap-over") or 60.0)) / 1000,
         symmetric=bool(given.get("symmetric")),
+        sparse=_sparse(given),
+        full=frozenset(one.name for one in accounts[::full_every]) if full_every else frozenset(),
         json=bool(given.get("json")),
         verbose=bool(given.get("verbose")),
         ends_with_calls=bool(call) and given.get("answer") is None,
@@ -294,6 +307,13 @@ def _ports(text: str) -> tuple[int, int]:
     if not (dash and first.isdecimal() and last.isdecimal() and 1 <= int(first) < int(last) <= 65535):
         raise OptionsError(f"--rtp-ports {text!r} must be FIRST-LAST within 1 to 65535")
     return int(first), int(last)
+
+
+def _sparse(given: dict[str, Any]) -> int:
+    milliseconds = int(given.get("packet-every") or 20)
+    if milliseconds % 20 or not 20 <= milliseconds <= 1000:
+        raise OptionsError("--packet-every must be a multiple of 20 milliseconds, at most 1000")
+    return milliseconds // 20
 
 
 def _session_expires(given: dict[str, Any]) -> int:

@@ -145,6 +145,11 @@ def _check_order(config: Config, steps: tuple[Step, ...]) -> None:
 
 
 def _check_calls(config: Config) -> None:
+    calls = config.table("calls")
+    if calls.get("sparse_ms", 20) % 20:
+        config.report("calls", 0, "sparse_ms", "is no multiple of 20, the milliseconds between packets; write 200")
+    if calls.get("sparse_ms", 20) == 20 and calls.get("measure_every", 1) > 1:
+        config.report("calls", 0, "measure_every", "saves nothing without sparse_ms; write both, or neither")
     first = sum(config.table("calls").get(key, 0) for key in ("from_inside", "from_outside"))
     later = sum(row.get("calls", 0) for row in config.tables["event"] if row.get("do") == "call")
     if not first:
@@ -200,6 +205,8 @@ def _scenario(config: Config, document: Mapping[str, Any], steps: tuple[Step, ..
         steps=steps,
         lasts=about.get("lasts", last + AFTER),
         ring=calls["ring"],
+        measure_every=calls["measure_every"],
+        sparse_ms=calls["sparse_ms"],
         gateway=tuple((f"[{name}]", document[name]) for name in GATEWAY_TABLES if name in document),
         expect=config.table("expect"),
         quick=about["quick"],

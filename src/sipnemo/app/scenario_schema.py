@@ -122,6 +122,8 @@ LAB: Final = Schema(
                 Key("from_inside", _CALLS, "Phones behind the gateway call far ends.", 0),
                 Key("from_outside", _CALLS, "Far ends call phones behind the gateway.", 0),
                 Key("ring", seconds(0, 60), "Callees let it ring so long.", 0.0),
+                Key("measure_every", integer(1, MOST_CALLS), "One of so many calls is measured.", 1),
+                Key("sparse_ms", integer(20, 1000), "In the others, media come so seldom.", 20),
             ),
         ),
         EVENT,

@@ -121,6 +121,12 @@ class Scenario:
     ring: float = 0.0
     "Seconds that callees let it ring."
 
+    measure_every: int = 1
+    "One of so many calls is measured: its media come every 20 ms."
+
+    sparse_ms: int = 20
+    "Milliseconds between packets of the others, in real time."
+
     gateway: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     'Further tables of the gateway\'s configuration, as written: ("[probe]", {…}).'
 

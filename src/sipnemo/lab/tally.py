@@ -42,6 +42,7 @@ def calls(
     inside: Mapping[str, Stream],
     outside: Mapping[str, Stream],
     end: float,
+    measure_every: int = 1,
 ) -> tuple[Call, ...]:
     """Every call that was made; `known` are the facts, `inside` and `outside` what each account received."""
     made = []
@@ -60,6 +61,7 @@ def calls(
                 hung_up_at=one.hung_up_at,
                 up=outside.get(theirs, Stream()),
                 down=inside.get(mine, Stream()),
+                measured=number % measure_every == 1 % measure_every,
             )
         )
     return tuple(made)

@@ -52,7 +52,9 @@ class Stream:
         "_sequence",
         "_ssrc",
         "_stamp",
+        "_turns_left",
         "_until_report",
+        "every",
         "host",
         "payload_type",
         "peer",
@@ -79,6 +81,9 @@ class Stream:
         "It sends to where packets come from (RFC 4961), whatever was signalled: that end may be behind a NAT."
         self.payload_type = 0
         self.slot = 0
+        self.every = 1
+        "Turns of the wheel from one packet to the next."
+        self._turns_left = 1
         self._send = rtp.sendto
         self._ssrc = random.getrandbits(32)
         self._sequence = random.getrandbits(16)
@@ -93,6 +98,11 @@ class Stream:
         peer = self.peer
         if peer is None:
             return
+        if self.every > 1:
+            self._turns_left -= 1
+            if self._turns_left:
+                return
+            self._turns_left = self.every
         self._sequence = (self._sequence + 1) & 0xFFFF
         _HEAD.pack_into(self._buffer, 0, 0x80, self.payload_type, self._sequence, self._stamp, self._ssrc, now_ns)
         self.report.sent += 1
@@ -172,10 +182,12 @@ class Rtp:
         on_report: Callable[[StreamReport], object] = lambda _report: None,
         longest_silence: float = LONGEST_SILENCE,
         symmetric: bool = False,
+        every: Callable[[str], int] = lambda _account: 1,
     ) -> None:
         """`ports`: first and last to use; RTP takes the even ones. `on_report` gets the last word on every stream.
 
-        `symmetric`: each stream sends to where its packets come from.
+        `symmetric`: each stream sends to where its packets come from. `every`: of an account's streams, how many times
+        20 ms pass from one packet to the next; longer silences than usual count as gaps accordingly.
         """
         self._feed = feed
         self._first = ports[0] + ports[0] % 2
@@ -184,6 +196,7 @@ class Rtp:
         self._on_report = on_report
         self._longest_silence = longest_silence
         self._symmetric = symmetric
+        self._every = every
         self._streams: dict[int, Stream] = {}
         self._by_descriptor: dict[int, Stream] = {}
         self._poll = select.epoll()
@@ -265,7 +278,10 @@ class Rtp:
         self._poll.close()
 
     def _add(self, action: OpenStream, rtp: socket.socket, rtcp: socket.socket) -> None:
-        stream = Stream(action, rtp, rtcp, self._longest_silence)
+        every = self._every(action.account)
+        usual = self._longest_silence if every == 1 else max(self._longest_silence, 1.5 * every * PACKET_EVERY)
+        stream = Stream(action, rtp, rtcp, usual)
+        stream.every = every
         stream.symmetric = self._symmetric
         self._streams[action.stream] = stream
         for sock in (rtp, rtcp):
