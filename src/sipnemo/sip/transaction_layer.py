@@ -65,6 +65,8 @@ class TransactionLayer:
         "The actions of the input at hand, the layers' and the roles' in one order; the node takes it after each input."
         self.clients: dict[str, ClientTransaction] = {}
         self.servers: dict[str, ServerTransaction] = {}
+        self.heard_on: Flow | None = None
+        "How the response at hand has come."
         self.most_servers = MOST_SERVERS
         self.tag: Callable[[str], str] = lambda _key: ""
         "The To tag of our responses within the server transaction with this key."
@@ -87,6 +89,7 @@ class TransactionLayer:
         if client is None:
             self.user.on_stray(response, flow, now)
         else:
+            self.heard_on = flow
             client.receive(response, now)
 
     def transport_failed(self, flow: Flow, now: float) -> None:

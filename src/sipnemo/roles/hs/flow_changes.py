@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from sipnemo.roles.hs.bindings import Binding, Record
-from sipnemo.sip.flow import Flow
-from sipnemo.sip.transaction import ServerTransaction
+from sipnemo.sip.flow import Flow, Local
+from sipnemo.sip.transaction import ClientTransaction, ServerTransaction, State
 
 if TYPE_CHECKING:
     from sipnemo.roles.hs.node import HomeServer
+
+NOWHERE: Final = Flow(Local("UDP", "", 0), ("", 0))
 
 
 class FlowChanges:
@@ -24,23 +26,44 @@ class FlowChanges:
 
     def __init__(self, hs: HomeServer) -> None:
         self._hs: Final = hs
+        self._waiting: Final[dict[str, list[ClientTransaction]]] = {}
+        "What rings at SIP-NMSs that have no flow, by their URIs' user parts."
 
     def changed(self, record: Record, before: Mapping[str, Binding], now: float) -> None:
         """The bindings of a SIP-NMS have changed; `before` are those it had."""
         hs = self._hs
         left = hs.proxy.flows_of(record.user, hs.wall(now))
         gone = {binding.flow for binding in before.values() if binding.flow is not None}.difference(left)
-        if not gone or not left:
+        if not left or not (gone or record.user in self._waiting):
             return
         best = left[0]
         for client in list(hs.layer.clients.values()):
             if client.flow in gone:
                 client.move(best, now)
+        for client in self._waiting.pop(record.user, ()):
+            client.move(best, now)
         for server in list(hs.layer.servers.values()):
             if server.flow in gone:
                 server.flow = best
                 if server.request.method == "INVITE":  # the SIP-NMS sends any other again itself
                     server.repeated(now)
+
+    def broken(self, flow: Flow, now: float) -> None:
+        """Nothing can be sent on a flow any more. What rings there goes on over another, or waits for one."""
+        hs = self._hs
+        stuck = [client for client in hs.layer.clients.values() if client.flow == flow and _lasts(client)]
+        if not stuck:
+            return
+        wall = hs.wall(now)
+        for record in hs.bindings:
+            if record.is_gateway and any(binding.flow == flow for binding in record.bindings.values()):
+                others = [other for other in hs.proxy.flows_of(record.user, wall) if other != flow]
+                for client in stuck:
+                    if others:
+                        client.move(others[0], now)
+                    else:
+                        client.flow = NOWHERE
+                        self._waiting.setdefault(record.user, []).append(client)
 
     def followed(self, server: ServerTransaction, flow: Flow, now: float) -> None:
         """A request has come again over another flow. Only who is registered may turn its answers away: the branch
@@ -48,3 +71,8 @@ class FlowChanges:
         hs = self._hs
         if hs.knows(flow, now) or (flow.reliable and hs.knows_host(flow.remote[0], now)):
             server.flow = flow
+
+
+def _lasts(client: ClientTransaction) -> bool:
+    """Whether a request may still be answered by another way: an INVITE that rings, or what ends it."""
+    return client.method == "CANCEL" or (client.method == "INVITE" and client.state is State.PROCEEDING)

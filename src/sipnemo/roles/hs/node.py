@@ -93,7 +93,9 @@ class HomeServer(Endpoint):
 
     def handle(self, input: Input, now: float) -> list[Action]:
         """Take one input in and return everything that follows from it, in order."""
-        if self.suspects and type(input) is Received:
+        if type(input) is SendFailed:
+            self.flows.broken(input.flow, now)
+        elif self.suspects and type(input) is Received:
             self.suspects.discard(input.flow)
         return super().handle(input, now)
 

@@ -103,7 +103,10 @@ class EarlyInvite(Early):
             self._find_out(now)
 
     def heard(self, response: Response, now: float) -> None:
-        """There is an answer: no other means is needed."""
+        """There is an answer: no other means is needed, unless it went to the path that is OFF."""
+        client, heard_on = self._forward.client, self._node.layer.heard_on
+        if client is None or heard_on is None or heard_on.local != client.flow.local:
+            return
         if self._timer is not None and not self._asking:
             self._timer.cancel()
             self._timer = None
@@ -167,8 +170,7 @@ class EarlyInvite(Early):
     # ------------------------------------------------------------------------------------------------ questions
 
     def _find_out(self, now: float) -> None:
-        if not self._session.dialogs or not self._forward.offered:
-            # Without an offer of ours, the ACK of a lost 200 would have to carry an answer to what was lost with it.
+        if not self._session.dialogs or not self._askable:
             self._begin_anew(now)
             return
         self.tell(now)
@@ -176,6 +178,12 @@ class EarlyInvite(Early):
             self._timer = self._node.timers.set(now + CANCELLED_WITHIN, self._ask_all)
         else:
             self._ask_all(now)
+
+    @property
+    def _askable(self) -> bool:
+        """Whether a lost 200 can be acknowledged: not where the ACK must answer an offer that was lost with it."""
+        media = self._session.media
+        return self._forward.offered or (media is not None and bool(media.mn_sdp) and not media.offering)
 
     def _ask_all(self, now: float) -> None:
         """Ask every fork, over the best path, whether it has answered."""
@@ -290,7 +298,7 @@ class EarlyInvite(Early):
         if not session.dialogs and tag and isinstance(sent, Request):
             session.dialogs[tag] = Dialog(tag, sent.uri, sent.values("route"))
             session.dialogs[tag].next_hop = hop_of(invite.flow)
-            if self._forward.offered:
+            if self._askable:
                 self._ask_all(now)
                 return
         if not session.dialogs:

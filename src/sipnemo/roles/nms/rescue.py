@@ -45,6 +45,9 @@ def rescue(node: MobilityServer, now: float, renewed: Path | None = None) -> Non
                     early = forward.session.early = EarlyInvite(node, forward, attempts)
                 early.path_died(now, renewed is not None)
                 continue
+            if forward.session.status is Status.TERMINATED:
+                client.give_up(481, now)
+                continue
         attempts.restart(now)
 
 
