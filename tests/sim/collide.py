@@ -24,7 +24,6 @@ _REFUSALS: tuple[int | tuple[int, str], ...] = (
     (503, "Retry-After: 1"),
     504,
     SILENCE,
-    *_CHALLENGES,
 )
 
 
@@ -58,7 +57,9 @@ class Collisions:
                 for end in (call.caller, call.callee):
                     run.do(end, "reinvite", call)
             case "refuse":
-                answers = [chance.choice(_REFUSALS) for _ in range(chance.choice((1, 1, 2, 3)))]
+                answers = [chance.choice(_REFUSALS) for _ in range(chance.choice((0, 1, 1, 2)))]
+                # One at most: who asks again after a right answer says that it was wrong.
+                answers += [chance.choice(_CHALLENGES)] if chance.random() < 0.4 or not answers else []
                 run.tell(f"   with {answers}")
                 run.fleet.refuse_moves(name, *answers)
             case "bye":

@@ -57,6 +57,9 @@ class MoodyPhone(Phone):
         """Answer, or do what the story says."""
         if request.method == "INVITE" and request.to_tag and self.__dict__.get("refusals"):
             status, headers = self.refusals.pop(0)
+            if status == SILENCE and server.flow.reliable:
+                super().on_request(server, request, now)  # nothing would ever come of it: TCP loses no request
+                return
             self.__dict__.setdefault("refused", []).append((now, request))
             if status == SILENCE:
                 self.watch.silent(request.call_id)

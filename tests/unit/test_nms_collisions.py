@@ -301,3 +301,12 @@ def test_no_two_descriptions_have_the_same_version_though_one_was_refused(talk: 
     talk.cn_answers(200, body=sdp("192.0.2.9"))
     talk.mn("INVITE", body=sdp("10.7.0.11", "sendonly", 2))
     assert version(talk.last(FAR, "INVITE")) > version(ours)
+
+
+def test_an_offer_that_outlives_its_call_takes_no_port_on_the_next_path(talk: Talk) -> None:
+    talk.mn("INVITE", body=sdp("10.7.0.11", "sendonly", 2))
+    talk.cn("BYE")
+    talk.mn_answers(200, method="BYE")
+    assert not talk.gateway.node.calls.open
+    talk.cut()
+    assert not talk.gateway.node.ports.used

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sipnemo.nemo.session_list import SessionStatus as Status
 from sipnemo.roles.endpoint import forwards, via_line
 from sipnemo.roles.nms import translate
 from sipnemo.roles.nms.forward import Forward
@@ -161,7 +162,7 @@ class InDialog:
             if forward.carries and session.media is not None:
                 own.append("Content-Type: application/sdp")
                 body = session.media.again(path.media_host)
-            elif path is not described:
+            elif path is not described and session.status is not Status.TERMINATED:
                 body = self.node.calls.body_out(session, request, False, now, path)[0]
             described = path
             if sent:  # the far end may know the old one, and have answered it
