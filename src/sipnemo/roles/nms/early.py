@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
 from sipnemo.roles.nms.media import body_sdp
-from sipnemo.roles.nms.reinvite import ALLOW
+from sipnemo.roles.nms.reoffer import ALLOW
 from sipnemo.roles.nms.signed import SignedRequest
 from sipnemo.sdp.description import SdpError
 from sipnemo.sip.flow import Flow

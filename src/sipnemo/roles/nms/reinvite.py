@@ -9,8 +9,8 @@ from sipnemo.roles.nms.lane import retry_after
 from sipnemo.roles.nms.media import body_sdp
 from sipnemo.roles.nms.outcome import Outcome, Reason, reason_of
 from sipnemo.roles.nms.reach import candidates, serves_media
+from sipnemo.roles.nms.reoffer import Reoffer
 from sipnemo.roles.nms.session import ACK_WITHIN
-from sipnemo.roles.nms.signed import SignedRequest
 from sipnemo.sdp.description import SdpError
 from sipnemo.sip.message import Response
 from sipnemo.sip.server_location import Target
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from sipnemo.roles.nms.paths import Path
     from sipnemo.roles.nms.session import Session
 
-ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, INFO, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
-ANSWER_WITHIN = 4.0
-"Seconds without any answer after which a re-INVITE is sent anew (Timer B would take 32)."
-PATIENCE = 16.0
-"Seconds for which a SIP-CN may say that it is working on it."
-
 
 class Move:
     """From one path to another, for one live call."""
@@ -37,7 +31,6 @@ class Move:
         "_handover",
         "_left",
         "_node",
-        "_patient",
         "_refused",
         "_request",
         "_timer",
@@ -82,10 +75,8 @@ class Move:
         "When the path that is left was found to be lost; of one that still works, when it was to be left."
         self.silent_for = wave.silent_for
         "Seconds for which it had been silent by then."
-        self._request: SignedRequest | None = None
+        self._request: Reoffer | None = None
         "The re-INVITE at hand."
-        self._patient = False
-        "It has had a provisional response."
         self._timer: Timer | None = None
         self._tries = 0
         self._vacated: dict[str, None] = {}
@@ -162,25 +153,15 @@ class Move:
         if session.pending is not None:  # it came while DNS was asked
             self.waiting_for_turn = True
             return
-        dialog = session.dialog
-        assert dialog is not None
+        assert session.dialog is not None
         if path is not session.path:
             self._node.pinholes.open(session, path)
         self._tries += 1
         self.wave.invites += 1
         if session.unheard or (self._tries == 1 and not self.wave.planned):
-            self._node.merging.settle(session, dialog, flow, now)
-        method = "INVITE" if session.media is not None and session.media.mn_sdp else "UPDATE"
-        body = session.media.again(path.media_host) if method == "INVITE" and session.media is not None else ""
-        lines = [f"Contact: <{path.contact(flow.local.transport, f';mn={session.token}')}>", f"Allow: {ALLOW}"]
-        lines += self._node.session_timers.lines(session)  # a move is a refresh (R18)
-        if body:
-            lines.append("Content-Type: application/sdp")
-        lane = self._handover.pacing.lane(path, now)
-        self._patient = False
-        self._request = SignedRequest(self._node, self, session, dialog, method, tuple(lines), body, lane)
+            self._node.merging.settle(session, session.dialog, flow, now)
+        self._request = Reoffer(self._node, self, session, path, flow, self._handover.pacing.lane(path, now))
         self._request.send(flow, now)
-        self._timer = self._node.timers.set(now + ANSWER_WITHIN, self._silent)
 
     def _take(self, path: Path) -> None:
         """Make this the session's path: its packets leave there from now on."""
@@ -193,18 +174,10 @@ class Move:
 
     # ------------------------------------------------------------------------------------------------- answers
 
-    def on_answer(self, request: SignedRequest, response: Response, now: float) -> None:
-        """The SIP-CN, or a proxy on the way, has answered."""
+    def on_answer(self, request: Reoffer, response: Response, now: float) -> None:
+        """The SIP-CN, or a proxy on the way, has answered for good."""
         status = response.status
         if request is not self._request:
-            return
-        if status < 200:
-            # The path works, the SIP-CN takes its time; but an offer of the SIP-MN's shall not wait for that.
-            self._quiet()
-            self._timer = self._node.timers.set(now + PATIENCE, self._impatient)
-            self._patient = True
-            if self.session.held:
-                self.hurry(now)
             return
         self._request = None
         self.wave.invites += request.challenges
@@ -240,7 +213,7 @@ class Move:
             case _:
                 self._give_up(reason_of(status), now, why)
 
-    def on_silence(self, request: SignedRequest, status: int, now: float) -> None:
+    def on_silence(self, request: Reoffer, status: int, now: float) -> None:
         """Nothing came, or nothing could be sent."""
         if request is self._request and not self.over:
             self._request = None
@@ -249,17 +222,8 @@ class Move:
 
     def hurry(self, now: float) -> None:
         """An offer of the SIP-MN waits for the answer to ours."""
-        if self._patient:
-            self._patient = False
-            self._quiet()
-            self._timer = self._node.timers.set(now + ANSWER_WITHIN, self._impatient)
-
-    def _impatient(self, now: float) -> None:
-        """An answer is on its way that does not come: take the offer back (RFC 6141 §3.4), and hear what comes."""
-        assert self._request is not None
-        self._patient = False
-        self._request.cancel(now)
-        self._timer = self._node.timers.set(now + ANSWER_WITHIN, self._silent)
+        if self._request is not None:
+            self._request.hurry(now)
 
     def _sleep(self, why: str, now: float) -> None:
         """The challenge is for the SIP-MN: wait for a request of its own, which it can sign."""
@@ -282,13 +246,6 @@ class Move:
         if self.session.media is not None:
             self.checking.seen.answered(self.session.media.mn_sdp, mirrored=True)
         self._answered(now)
-
-    def _silent(self, now: float) -> None:
-        if self._request is not None:
-            self._request.cancel(now)
-        self._abandon()
-        self._node.in_dialog.release_held(self.session, now)
-        self._unanswered(Reason.NO_ANSWER, now)
 
     def _unanswered(self, reason: Reason, now: float) -> None:
         """This path brings no answer: the next one, or this one again when it is the only one."""
