@@ -221,10 +221,6 @@ class Endpoint:
             self.act(Send(reply(error.message, error.status, error.reason, to_tag=tag), back))
 
 
-def _nothing(target: Target, branch: str) -> None:
-    """No request for no target: there are no more attempts."""
-
-
 class Attempts:
     """One request, tried at one target after the other until one answers with something but 503."""
 
@@ -265,9 +261,8 @@ class Attempts:
         if response.status == 503 and self._left:
             self.start(now)
             return
-        if response.status >= 200:
-            self._left.clear()
-            self._build = _nothing  # what it holds need not wait for the transaction's end
+        if response.status >= 200 and client.user is self:
+            client.user = self.user  # what the attempts hold need not wait for the transaction's end
         self.user.on_response(client, response, now)
 
     def restart(self, now: float) -> None:

@@ -54,6 +54,7 @@ _REMEMBERED: Final = 2000
 "Longest head worth remembering anything of: the same few lines come back in every message of a call, and of a phone."
 _REMEMBERED_NAMES: Final = 64
 "Most headers whose sequence is remembered."
+_MOST_SHAPES: Final = 1024
 _SINGLE: Final = frozenset(("from", "to", "call-id", "cseq", "content-length", "max-forwards"))
 MAX_CSEQ: Final = 2**31 - 1
 
@@ -102,6 +103,9 @@ class _Shape(NamedTuple):
     """A sequence of header names, and where what a message is known by stands in it."""
 
     names: tuple[str, ...]
+    written: tuple[str, ...]
+    "As they came, with their colons."
+
     needed: Callable[[list[str]], tuple[str, ...]]
     "Takes the lines of `_NEEDED` out of all."
 
@@ -109,7 +113,11 @@ class _Shape(NamedTuple):
     "Index of Content-Length; -1: there is none."
 
 
-@lru_cache(maxsize=1024)
+_last_shapes: Final[dict[tuple[str, int], _Shape]] = {}
+"By the beginning of the first line and the number of headers."
+
+
+@lru_cache(maxsize=_MOST_SHAPES)
 def _shape(written: tuple[str, ...]) -> _Shape | None:
     """Cached: the messages of one phone have the same few sequences of headers in every call.
 
@@ -121,15 +129,23 @@ def _shape(written: tuple[str, ...]) -> _Shape | None:
     if any(names.count(name) > 1 for name in _SINGLE):
         return None
     length = names.index("content-length") if "content-length" in names else -1
-    return _Shape(names, itemgetter(*map(names.index, _NEEDED)), length)
+    return _Shape(names, tuple([f"{name}:" for name in written]), itemgetter(*map(names.index, _NEEDED)), length)
 
 
 def _usual(head: str, body: str, limits: Limits) -> Request | Response | None:
     """The message, if nothing in it is out of the ordinary; None: `_unusual` has to say what it is."""
     start, *lines = head.split("\r\n")
-    shape = _shape(tuple(_USUAL_NAMES.findall(head)))
     count = len(lines)
-    if shape is None or len(shape.names) != count or head.count("\n") != count or head.count("\r") != count:
+    # First messages of this kind with so many headers are held against the last one: half the time of reading names.
+    shape = _last_shapes.get((start[:11], count))
+    if shape is None or False in map(str.startswith, lines, shape.written):
+        shape = _shape(tuple(_USUAL_NAMES.findall(head)))
+        if shape is None or len(shape.names) != count:
+            return None
+        if len(_last_shapes) >= _MOST_SHAPES:
+            _last_shapes.clear()
+        _last_shapes[start[:11], count] = shape
+    if head.count("\n") != count or head.count("\r") != count:
         return None
     via, from_line, to_line, call_id, cseq_line = shape.needed(lines)
     sender, mark, behind = via.partition(";branch=")

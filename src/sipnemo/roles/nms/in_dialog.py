@@ -20,7 +20,7 @@ from sipnemo.sip.transaction import ServerTransaction
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
 
-from sipnemo.roles.nms.targets import sip_uri, sized
+from sipnemo.roles.nms.targets import fits, sip_uri, sized
 
 TARGET_REFRESH = frozenset(("INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER"))
 "Requests whose Contact replaces the remote target (RFC 6141 §2, RFC 6665 §4.4.1)."
@@ -139,11 +139,10 @@ class InDialog:
                 self.node.answers.failed(forward, 503, at)
                 return
             dialog.next_hop = targets[0]
-            if len(targets) == 1 and targets[0].transport != "UDP":
-                node.attempt(forward, request.method, targets, build, at)
-                return
-            uri = sip_uri(uri_of(dialog.routes[0]) if dialog.routes else dialog.target)
-            node.attempt(forward, request.method, sized(targets, uri, request, body), build, at)
+            if not fits(request, body):
+                uri = sip_uri(uri_of(dialog.routes[0]) if dialog.routes else dialog.target)
+                targets = sized(targets, uri, request, body)
+            node.attempt(forward, request.method, targets, build, at)
 
         described = session.path
         "For which the body was written."

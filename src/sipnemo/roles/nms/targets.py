@@ -31,11 +31,13 @@ def sip_uri(text: str) -> Uri:
     return uri
 
 
+def fits(request: Request, body: str) -> bool:
+    """Whether a request with this body may go as a datagram (§18.1.1)."""
+    return len(body) + 200 + sum(map(len, request.lines)) <= LARGEST_DATAGRAM
+
+
 def sized(targets: list[Target], uri: Uri, request: Request, body: str) -> list[Target]:
     """A request too large for a datagram tries TCP first, unless the URI insists (§18.1.1)."""
-    if targets[0].transport != "UDP" or uri.transport:
-        return targets
-    size = len(body) + 200 + sum(map(len, request.lines))
-    if size <= LARGEST_DATAGRAM:
+    if targets[0].transport != "UDP" or uri.transport or fits(request, body):
         return targets
     return [target._replace(transport="TCP") for target in targets] + targets
