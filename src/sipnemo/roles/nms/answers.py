@@ -274,11 +274,12 @@ class Answers:
         if span is None or media is None or session.dialog is None or response.to_tag == session.dialog.remote_tag:
             return None
         text = response.body[span[0] : span[1]]
+        shown = media.shown(text)  # raises where it is none: it must not be kept as this fork's answer then
         dialog = session.dialogs.get(response.to_tag)
         if dialog is None:
             dialog = session.dialogs[response.to_tag] = self._dialog(session, response)
         dialog.answer = text
-        return response.body[: span[0]] + media.shown(text) + response.body[span[1] :]
+        return response.body[: span[0]] + shown + response.body[span[1] :]
 
     def _fork_ended(self, session: Session, ended: Dialog | None, now: float) -> bool:
         """One of several dialogs is over; whether the call goes on in another (RFC 3261 §13.2.2.4)."""
