@@ -30,8 +30,14 @@ table ip nat {
         type nat hook postrouting priority 100
         oifname "out0" DO
     }
+    chain in {
+        type filter hook input priority 0
+        iifname "out0" ct state new drop
+    }
 }
 """
+"""A router drops what nobody has asked for. One that does not remembers such packets as a connection, and then gives
+the gateway's own packets to that far end another port: whoever sends first decides."""
 FORGET = """
 import socket, struct
 NETFILTER, DELETE, REQUEST_ACK = 12, 1 << 8 | 2, 5  # ctnetlink: every entry, when none is named
@@ -41,11 +47,21 @@ with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as netlink:
 """
 
 
-def behind_nats() -> Topology:
+OWN_RULES = """
+table ip own {
+    chain post {
+        type nat hook postrouting priority 100
+        oifname "wan*" masquerade
+    }
+}
+"""
+"What many a gateway has that is also the router of its phones: it must not matter for calls."
+
+
+def behind_nats(quality: Quality | None) -> Topology:
     """Phone `mn`, gateway `nms`, a NAT router per uplink, `internet`, home server `hs` and correspondent `cn`."""
     tolerant: dict[str, int | str] = {"net/ipv4/conf/all/rp_filter": 0, "net/ipv4/conf/default/rp_filter": 0}
     router: dict[str, int | str] = {**tolerant, "net/ipv4/ip_forward": 1}
-    quality = Quality(delay=10.0)
     outside = (Route("192.0.2.1", "eth0"),)
     segments = [
         Segment("lan", (Port("nms", "lan0", (f"{INSIDE}/24",)), Port("mn", "eth0", (f"{PHONE}/24",)))),
@@ -85,16 +101,26 @@ class NatWorld:
     """It, with home server and gateway running, and both paths ON; a context manager."""
 
     def __init__(
-        self, directory: Path, ports: str, timeout: int = 0, nms_tables: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        directory: Path,
+        ports: str,
+        timeout: int = 0,
+        nms_tables: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        lines: bool = True,
     ) -> None:
-        """`timeout`: seconds that the NATs remember a UDP flow; 0: as the kernel does."""
+        """`timeout`: seconds that the NATs remember a UDP flow; 0: as the kernel does.
+
+        `lines`: the uplinks are long lines, which can fail silently; else Ethernets, whose cables can be pulled.
+        """
+        self._quality = Quality(delay=10.0) if lines else None
         self.directory = directory
         self._ports = ports
         self._timeout = timeout
         self._tables = nms_tables or {}
 
     def __enter__(self) -> NatWorld:
-        self.world = World(behind_nats())
+        self.world = World(behind_nats(self._quality))
         self.servers: list[Server] = []
         try:
             self.hosts = hosts_of(
@@ -102,6 +128,9 @@ class NatWorld:
             )
             for n in PRIVATE:
                 self._hide(self.hosts[f"nat{n}"])
+            rules = self.hosts["nms"].directory / "own.nft"
+            rules.write_text(OWN_RULES)
+            self.hosts["nms"].run("nft", "-f", rules)
             self._start()
         except BaseException:
             self._close()

@@ -21,7 +21,7 @@ FORGETS_AFTER = 20
 
 @pytest.fixture(scope="module")
 def kept(directory: Path) -> Iterator[NatWorld]:
-    with NatWorld(directory / "kept", PORTS_KEPT) as world:
+    with NatWorld(directory / "kept", PORTS_KEPT, nms_tables={"[media]": {"plane": "userspace"}}) as world:
         yield world
 
 
