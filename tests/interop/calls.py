@@ -29,7 +29,7 @@ class Party:
 
 
 Make = Literal["baresip", "pjsip"]
-PJSIP_OPTIONS = {";mediaenc=srtp-mand": "srtp", "": ""}
+PJSIP_OPTIONS = {";mediaenc=srtp-mand": "srtp", ";100rel=yes": "prack-required", "": ""}
 "What baresip's account parameters are called there."
 
 
