@@ -215,3 +215,23 @@ def test_without_a_known_capacity_a_few_calls_all_move_at_the_very_instant() -> 
     began = fleet.world.now
     fleet.cut(0)
     assert [at for at, _ in reinvites(fleet)] == [began] * len(ids)
+
+
+@pytest.mark.req("RO-10", "MH-12")
+def test_the_calls_of_a_silent_path_are_prepared_when_it_is_given_up() -> None:
+    fleet = Fleet()
+    calls = [fleet.call("in1", "out1"), fleet.call("out2", "in2")]
+    sessions = list(fleet.nms_node.calls.open)
+    for session in sessions:
+        assert session.media is not None
+        assert session.media._prepared is None
+    fleet.silence(0)
+    assert fleet.world.run_until(lambda: all(s.media is not None and s.media._prepared for s in sessions), step=0.001)
+    assert len(fleet.nms_node.paths.on()) == 2  # it is in doubt, and no more
+    offers = [session.media._prepared.offer for session in sessions if session.media and session.media._prepared]
+    fleet.world.network.keep = True
+    fleet.world.run(2.0)
+    sent = [data.decode() for _, _, _, data in fleet.world.network.sent if data.startswith(b"INVITE ")]
+    used = [any(data.endswith(offer) for data in sent) for offer in offers]
+    assert used == [True, True]
+    assert {fleet.uplink_of(call) for call in calls} == {SECOND}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sipnemo.media.flow import INSIDE, FlowKey, MediaFlow, flow_key, media_flow
 from sipnemo.media.ports import PortPool
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from sipnemo.roles.nms.paths import Path
 
 
+class Prepared(NamedTuple):
+    """An offer written beforehand, and for which state of its session it is the next one."""
+
+    host: str
+    said: str
+    "The SIP-MN's description that it repeats."
+    before: tuple[int, int]
+    after: tuple[int, int]
+    offer: str
+
+
 class SessionMedia:
     """Everything about one session's media that signalling and the media plane must agree on."""
 
@@ -31,6 +42,7 @@ class SessionMedia:
         "_highest",
         "_pending_mn",
         "_pending_mn_sdp",
+        "_prepared",
         "_told",
         "both",
         "cn",
@@ -73,6 +85,7 @@ class SessionMedia:
         "Group of the two paths that the uplink direction leaves by for the time of a move; 0: by the session's path."
         self._pending_mn: list[Endpoint] | None = None
         self._pending_mn_sdp = ""
+        self._prepared: Prepared | None = None
         self.pending_cn: list[Endpoint] | None = None
         "Where the SIP-CN would receive by its offer, which is not answered yet."
         self._told = ""
@@ -121,11 +134,30 @@ class SessionMedia:
         text = self._pending_mn_sdp if self._pending_mn is not None else self.mn_sdp
         if not text:
             return ""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and prepared.host == host and prepared.said is text and prepared.before == self._state:
+            self._told, (self._highest, self.shift) = host, prepared.after
+            return prepared.offer
         description, ends = _read(text)
         version = description.origin.version
         self._told, self._highest = host, max(self._highest, version + self.shift) + 1
         self.shift = self._highest - version
         return self._moved(description, ends, host, self.shift, self.origin)
+
+    def prepare(self, host: str) -> None:
+        """Write the offer beforehand that `again` is likely to be asked for (`preparing.py`)."""
+        said = self._pending_mn_sdp if self._pending_mn is not None else self.mn_sdp
+        known = self._prepared
+        if known is not None and known.host == host and known.said is said and known.before == self._state:
+            return
+        told, before = self._told, self._state
+        offer = self.again(host)
+        self._prepared = Prepared(host, said, before, self._state, offer)
+        self._told, (self._highest, self.shift) = told, before
+
+    @property
+    def _state(self) -> tuple[int, int]:
+        return self._highest, self.shift
 
     def answered_again(self, text: str) -> None:
         """The SIP-CN's answer to an offer of our own."""

@@ -28,6 +28,7 @@ from sipnemo.roles.nms.nat import Nat
 from sipnemo.roles.nms.own_requests import OwnRequests
 from sipnemo.roles.nms.paths import Path, Paths
 from sipnemo.roles.nms.pinholes import Pinholes
+from sipnemo.roles.nms.preparing import Preparing
 from sipnemo.roles.nms.probe import Prober
 from sipnemo.roles.nms.registering import Registering
 from sipnemo.roles.nms.relay import Relay
@@ -108,6 +109,7 @@ class MobilityServer(Endpoint):
         self.settling = Settling(self)
         self.doubling = Doubling(self)
         self.returning = Returning(self)
+        self.preparing = Preparing(self)
         self.load = LoadMeter(self)
         self.report = Report(self)
         self.trunk = Trunk(settings.trunk, self.ids)

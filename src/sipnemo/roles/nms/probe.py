@@ -235,6 +235,7 @@ class Prober:
         path = self._path
         if self._lost == 1 and path.proven:
             self._node.doubling.suspect(path, now)
+            self._node.preparing.doubt(path, now)
             for ahead in range(1, limit):
                 self._node.timers.set(now + BURST * (ahead - 1), self._probe)
             for other in self._others():
