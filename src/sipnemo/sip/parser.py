@@ -40,7 +40,7 @@ _USUAL_NAMES: Final = re.compile(r"\r\n([^:\r\n]+):")
 _USUAL_SENDER: Final = re.compile(
     rf"[^:]+: *SIP/2\.0/[A-Z]+ ({_HOST}(?::\d+)?)(?:;rport(?:=\d+)?|;received=[0-9A-Fa-f:.]+)*"
 )
-_USUAL_BRANCH: Final = re.compile(r'([^;,\s"]+)(?:;[\w.-]+(?:=[^;,\s"]+)?)*', re.A)
+_USUAL_BRANCH: Final = re.compile(r'([^;,\s"]+)(?:;[\w.-]+(?:=(?:[^;,\s"]+|"[\w.-]*"))?)*', re.A)
 _USUAL_ADDRESS: Final = re.compile(r'[^:]+: *(?:"[^"\\]*" ?|[\w ]*)<[^<>\s]+>(?:;tag=([^;,\s"]+))?')
 _USUAL_CSEQ: Final = re.compile(r"[^:]+: *(\d{1,9}) ([A-Z]+)")
 _USUAL_LENGTH: Final = re.compile(r"[^:]+: *(\d{1,9})", re.A)  # some phones leave room for five digits

@@ -292,18 +292,27 @@ def body_sdp(message: Message) -> tuple[int, int] | None:
 def _read(text: str) -> tuple[Description, list[Endpoint]]:
     """A description and where its media want to receive."""
     try:
-        return _known(text) if len(text) <= 4096 else _known.__wrapped__(text)
+        return known(text)
     except SdpError as error:
         raise SipError(488, f"Unusable session description: {error}") from None
 
 
-@lru_cache(maxsize=256)
+def known(text: str) -> tuple[Description, list[Endpoint]]:
+    """The same, in the words of the parser when it is none: raises SdpError."""
+    return _known(text) if len(text) <= 4096 else _known.__wrapped__(text)
+
+
+@lru_cache(maxsize=2048)
 def _known(text: str) -> tuple[Description, list[Endpoint]]:
-    """Cached: a 183 and its 200 hold the same description, and so do a refresh and a move what came before them."""
+    """Cached: a 183 and its 200 hold the same description, and so do a refresh and a move what came before them.
+
+    So many that a thousand calls which move at once need not be read again, each before its re-INVITE leaves.
+    """
     description = parse(text)
     return description, endpoints(description)
 
 
+@lru_cache(maxsize=1024)
 def _private(host: str) -> bool:
     try:
         return not ip_address(host).is_global

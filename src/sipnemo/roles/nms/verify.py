@@ -20,8 +20,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from sipnemo.media.flow import INSIDE, FlowKey
+from sipnemo.roles.nms.media import known
 from sipnemo.roles.nms.outcome import Outcome, Reason
-from sipnemo.sdp.description import SdpError, parse
+from sipnemo.sdp.description import SdpError
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.load import Speech
@@ -74,7 +75,7 @@ class Verification:
         if not description:
             return
         try:
-            media = [medium for medium in parse(description).media if medium.port]
+            media = [medium for medium in known(description)[0].media if medium.port]
         except SdpError:
             return
         sends = any(medium.direction in ("sendrecv", "sendonly") for medium in media)
@@ -106,7 +107,7 @@ class Verification:
                 rtp[flow.group == INSIDE] += packets if key.port % 2 == 0 else 0
                 self._rtcp = self._rtcp or (packets > 0 and flow.group == INSIDE)
         if base is None:
-            self._base = {key: packets for key, (packets, _) in counters.items()}
+            self._base = {key: counters[key][0] for key in media.flows if key in counters}
             before = self._before
             self.spoke = (before.spoke_up or rtp[0] > before.up, before.spoke_down or rtp[1] > before.down)
         for host, packets in heard.items():
