@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from phone_process import PhoneProcess
+from sipnemo.lab.line import Direction
 
 from .hosts import wait_until
 from .nat import PORTS_CHANGED, PORTS_KEPT, PRIVATE, PUBLIC, NatWorld
@@ -67,6 +68,31 @@ def test_a_nat_that_keeps_ports_needs_nothing_of_the_far_end(kept: NatWorld) -> 
         assert (moved["cause"], moved["ended"]) == ("probe", {"verified": 1})
         for phone in (alice, bob):
             heard(phone)
+        bob.command("hangup")
+        alice.wait_for("ended")
+    mend(kept, "uplink1")
+
+
+@pytest.mark.req("R13", "R7", "MH-3", "RO-10")
+@pytest.mark.parametrize("dead", ["up", "down"])
+def test_a_path_that_is_dead_in_one_direction_is_left_and_the_other_direction_loses_nothing(
+    kept: NatWorld, dead: Direction
+) -> None:
+    with kept.phone("mn", "alice") as alice, kept.phone("cn", "bob") as bob:
+        alice.wait_for("registered")
+        bob.wait_for("registered")
+        alice.command("call", "sip:bob@192.0.2.10")
+        alice.wait_for("answered")
+        for phone in (alice, bob):
+            heard(phone)
+        moves = len(kept.rows("moves"))
+        kept.world.cut("uplink1", "silent", dead)
+        moved = move_after(kept, moves)
+        assert (moved["cause"], moved["ended"]) == ("probe", {"verified": 1})
+        for phone in (alice, bob):
+            heard(phone)
+        living = alice if dead == "up" else bob
+        assert living.wait_for_packets(0)["lost"] == 0
         bob.command("hangup")
         alice.wait_for("ended")
     mend(kept, "uplink1")
