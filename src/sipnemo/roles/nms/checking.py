@@ -95,12 +95,17 @@ class Checking:
         if reason is not Reason.NOT_HEARD or self.final is not None:
             move.end(outcome, reason, now)
             return
-        self.agreed.append(path)
-        move.refuse(path)
+        self.unheard(path)
         if move.untried(candidates(self._node, move)):
             move.start(now)
         else:
             self.go_back(now)
+
+    def unheard(self, path: Path) -> None:
+        """The SIP-CN has agreed to this path, and is not heard by it although it was before."""
+        self.seen.expect_media()
+        self.agreed.append(path)
+        self._move.refuse(path)
 
     def go_back(self, now: float) -> None:
         """No path has been better: the best of them it is."""

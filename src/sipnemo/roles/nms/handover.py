@@ -51,6 +51,8 @@ class Handover:
         self._read: list[Move] = []
         "Those whose counters are being read now."
         self._giving_up: Timer | None = None
+        self._unheard: dict[Session, None] = {}
+        "Calls whose SIP-CN is heard by none of the paths it has agreed to."
         self._redirected: dict[int, int] = {}
         "Group of a path that is OFF → group of the path its packets leave by meanwhile."
 
@@ -120,6 +122,19 @@ class Handover:
             self._plan_all(there, wave, now)
         for move in self._queue_waiting():
             move.resume(now)
+        self._listen_elsewhere(path, now)
+
+    def _listen_elsewhere(self, path: Path, now: float) -> None:
+        """Calls whose SIP-CN is heard by no path that there was try the one that is back (R7)."""
+        speech = self._node.load.speech
+        deaf = [s for s in self._unheard if s.live and s.move is None and s.path is not path]
+        deaf = [session for session in deaf if not speech(session).spoke_down]
+        self._unheard.clear()
+        for present in dict.fromkeys(session.path for session in deaf):
+            there = [session for session in deaf if session.path is present]
+            wave = self._wave(present, "unheard", True, now)
+            wave.calls = len(there)
+            self._plan_all(there, wave, now)
 
     def bring_back(self, path: Path, sessions: list[Session], now: float) -> Wave:
         """These calls leave a path that works for one that the policy prefers (`returning.py`)."""
@@ -151,6 +166,7 @@ class Handover:
 
     def session_ended(self, session: Session, now: float) -> None:
         """The call is over; so is its move."""
+        self._unheard.pop(session, None)
         if session.move is not None:
             session.move.end(Outcome.HUNG_UP, Reason.NONE, now)
 
@@ -187,6 +203,8 @@ class Handover:
                 session.move.overtaken(now)
             if session.live:
                 move = session.move = Move(self, self._node, session, wave)
+                if wave.cause == "unheard":
+                    move.checking.unheard(session.path)
                 moves.append(move)
             elif not session.outgoing:
                 # Ringing: a call from outside is answered from the new path; another moves when it is answered.
@@ -236,6 +254,10 @@ class Handover:
         """One call's move has ended."""
         self.unwatch(move)
         self.pacing.forget(move)
+        if reason is Reason.NOT_HEARD:
+            self._unheard[move.session] = None
+        else:
+            self._unheard.pop(move.session, None)
         wave = move.wave
         record = self._record(move, outcome, reason, detail)
         self._node.act(Count("moves", (wave.cause, outcome.value, reason.value)))

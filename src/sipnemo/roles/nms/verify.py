@@ -65,6 +65,10 @@ class Verification:
             return list(media.flows)
         return [key for key, flow in media.flows.items() if flow.group != INSIDE or key.host == host]
 
+    def expect_media(self) -> None:
+        """The SIP-CN was heard before it followed to a path by which it is not: its silence is no habit."""
+        self._before = self._before._replace(spoke_down=True)
+
     def path_taken(self) -> None:
         """The SIP-MN's packets leave by another path from now on."""
         self._up_base = None
