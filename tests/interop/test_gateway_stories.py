@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from .calls import HOSTS, connect, hang_up, hear, leaves_by, phones, start_servers
-from .gateway import GatewayWorld
+from sipnemo.lab.topology import How
+
+from .calls import HOSTS, Party, connect, hang_up, hear, leaves_by, phones, start_servers
+from .gateway import UPLINKS, GatewayWorld
 from .hosts import wait_until
+from .tap import Direction
 
 pytestmark = pytest.mark.programs("baresip", "kamailio", "kamailio-tls", "openssl")
 
@@ -93,6 +96,32 @@ def test_calls_wait_for_a_path_to_come_back(world: GatewayWorld) -> None:
         hang_up(dave, bob)
 
 
+@pytest.mark.req("R5", "R6")
+@pytest.mark.parametrize("how", ["silent", "carrier"])
+@one_plane
+def test_calls_put_on_hold_and_taken_up_again_while_they_move(world: GatewayWorld, how: How) -> None:
+    """The phone inside and the far end, each at the worst moment: just after the uplink has died.
+
+    Told by what they agree upon: what baresip plays back (aubridge) does not come back to life after hold.
+    """
+    with world.calm(), phones(world) as people:
+        alice, bob, carol, dave = (people[user] for user in HOSTS)
+        connect(alice, carol)
+        connect(dave, bob)
+        world.cut("uplink1", how)
+        for holder in (alice, dave):
+            holder.phone.hold()
+        wait_until(lambda: {int(call["eface_id"]) for call in world.sessions()} == {2}, 10, "both calls to move")
+        for holder, other in ((alice, carol), (dave, bob)):
+            wait_until(lambda h=holder, o=other: agreed(h, o, "sendonly", "recvonly"), 10, "hold to be agreed")  # type: ignore[misc]
+            holder.phone.resume()
+            wait_until(lambda h=holder, o=other: agreed(h, o, "sendrecv", "sendrecv"), 10, "its end")  # type: ignore[misc]
+        for far in (carol, dave):
+            assert f"c=IN IP4 {UPLINKS['uplink2']}" in described(far, "in")[-1]
+        hang_up(carol, alice)
+        hang_up(bob, dave)
+
+
 @pytest.mark.req("MH-12", "R3")
 @pytest.mark.parametrize(
     ("caller", "called"),
@@ -117,6 +146,17 @@ def test_a_ringing_call_outlives_its_uplink(world: GatewayWorld, caller: str, ca
         finally:
             calling.phone.hang_up()
         rung.phone.wait_for("CALL_CLOSED")
+
+
+def described(party: Party, direction: Direction) -> list[str]:
+    """The messages with a session description that a phone has sent or got."""
+    return [packet.text for packet in party.tap.sip if packet.direction == direction and "m=audio" in packet.text]
+
+
+def agreed(one: Party, other: Party, its: str, others: str) -> bool:
+    """Whether the last words of both ends, and what reached the other, say so."""
+    said = ((one, "out", its), (other, "in", its), (other, "out", others), (one, "in", others))
+    return all(f"a={word}\r\n" in described(party, way)[-1] for party, way, word in said)  # type: ignore[arg-type]
 
 
 def command(world: GatewayWorld, *words: str) -> None:
