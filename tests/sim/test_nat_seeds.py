@@ -30,9 +30,17 @@ class NatRun(Run):
 
     def _fail(self) -> None:
         """Sometimes it is the NAT that fails."""
-        nat = self.chance.choice(self.fleet.uplinks).nat
+        number = self.chance.randrange(len(self.fleet.uplinks))
+        nat = self.fleet.uplinks[number].nat
         assert nat is not None
-        match self.chance.choice(("path", "path", "restart", "renumber")):
+        match self.chance.choice(("path", "path", "half", "restart", "renumber")):
+            case "half" if number not in self.downs and len(self.downs) < len(self.fleet.uplinks) - 1:
+                uplink = self.fleet.uplinks[number]
+                up = self.chance.random() < 0.5
+                self.tell(f"uplink {number}: silent {'upwards' if up else 'downwards'}")
+                self.downs[number] = "half"
+                (uplink.up if up else uplink.down).silent = True
+                self.world.clock.after(self.chance.uniform(0.5, 20.0), self._mend, number)
             case "path":
                 super()._fail()
             case "restart":

@@ -184,7 +184,7 @@ def test_a_name_that_dns_does_not_know_is_asked_again_soon() -> None:
 def test_a_connection_that_is_refused_and_one_that_ends() -> None:
     fleet, home = fleet_and_home(nms={"home": "sip:home.example;transport=tcp"})
     assert registered(fleet)
-    assert {flow._carrier.local.transport for flow in fleet.nms_node.home.flows.values() if flow._carrier} == {"TCP"}
+    assert {flow.carrier.local.transport for flow in fleet.nms_node.home.flows.values() if flow.carrier} == {"TCP"}
     home.restart(after=20.0)  # every connection is reset, new ones are refused for a while
     fleet.world.run(10.0)
     assert registered(fleet)

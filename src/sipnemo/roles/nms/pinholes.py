@@ -8,6 +8,8 @@ Probes keep the SIP flow to the SIP-HS open. A proxy that an INVITE went to dire
 answered, and for the whole call where it sends to our Contact (`record_route = "contact"`), by the line ends that
 every SIP server ignores (RFC 5626 §4.4.1).
 
+A registration by TCP or TLS gets them as well, more rarely: a NAT that has forgotten the connection would say nothing.
+
 Paths without a NAT cost nothing here, and calls on them are not looked at.
 """
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 MEDIA_EVERY: Final = 15.0
 "Seconds without a packet from a media port, after which one is sent (RFC 6263 §7)."
 SIGNALLING_EVERY: Final = 15.0
+STREAM_EVERY: Final = 100.0
+"For a connection (RFC 5626 §4.4.1: 95 to 120)."
 KEEP_ALIVE: Final = b"\r\n\r\n"
 
 
@@ -42,6 +46,7 @@ class Pinholes:
         self._left: dict[FlowKey, tuple[int, float]] = {}
         "Of flows on paths behind a NAT: packets that have left, and since when no other has."
         self._due_at = 0.0
+        self._stream_due_at = 0.0
 
     def open(self, session: Session, path: Path) -> None:
         """Before the far end of a call sends to this path: let its packets in."""
@@ -80,6 +85,13 @@ class Pinholes:
         paths = [path for path in self._node.paths.all if path.natted and path.on]
         if not paths:
             return
+        if now >= self._stream_due_at:
+            self._stream_due_at = now + STREAM_EVERY
+            for path in paths:
+                registration = self._node.home.flows.get(path)
+                carrier = registration.carrier if registration is not None else None
+                if carrier is not None and carrier.reliable:
+                    self._node.act(Send(KEEP_ALIVE, carrier))
         flows: dict[Flow, None] = {}
         hosts = {path.address for path in paths}
         for client in self._node.layer.clients.values():

@@ -77,7 +77,7 @@ class Registration:
         self.stun: tuple[str, int] | None = None
         self._located: tuple[str, ...] = ()
         self._registered_at = ""
-        self._carrier: Flow | None = None
+        self.carrier: Flow | None = None
         "What the last accepted REGISTER went over."
         self._accepted_at = 0.0
 
@@ -168,9 +168,9 @@ class Registration:
 
     def carrier_closed(self, flow: Flow, now: float) -> None:
         """A connection has ended: where it was ours, requests from the SIP-HS find no way until we open another."""
-        if flow != self._carrier or not self.registered or not self.wanted:
+        if flow != self.carrier or not self.registered or not self.wanted:
             return
-        self._carrier = None
+        self.carrier = None
         if now < self._accepted_at + SHORT_LIVED:
             self._failed(Failure("connection closed"), now)
         else:
@@ -324,7 +324,7 @@ class Registration:
         self._failures = 0
         self.confirmed = self._cseq
         self.expires_at = now + granted
-        self._carrier, self._accepted_at = client.flow, now
+        self.carrier, self._accepted_at = client.flow, now
         home.accepted(self, self._with)
         home.assigned(uri_of(response.value("p-associated-uri")), now)
         self._wake(now + max(1.0, granted * (0.75 + 0.1 * self._node.ids.chance())))
