@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from .calls import HOSTS, Party, connect, hang_up, hear, leaves_by, phones, start_servers
-from .gateway import UPLINKS, GatewayWorld
+from .gateway import ALL, UPLINKS, GatewayWorld
 from .hosts import wait_until
+from .programs import Transport
 from .tap import RtpPacket, Tap
 from .test_gateway_stories import command
 
@@ -176,3 +178,46 @@ def test_a_path_that_was_left_forwards_nothing_and_a_freed_port_neither(world: G
 def _passed(world: GatewayWorld, party: Party, port: int) -> bool:
     strange_packet(world, "cn1", (UPLINKS["uplink2"], port), 4)
     return 4 in strange_at(party)
+
+
+@pytest.mark.req("R1", "RO-8", "RO-10")
+@pytest.mark.parametrize("kind", [Kind("auto", False)], indirect=True, ids=["kernel"])
+@pytest.mark.parametrize("transport", ALL)
+@pytest.mark.parametrize("how", ["drain", "carrier"])
+def test_every_call_gets_one_re_invite_with_new_via_contact_and_addresses(
+    world: GatewayWorld, transport: Transport, how: str
+) -> None:
+    with world.calm(), phones(world, transport) as people:
+        alice, bob, carol, dave = (people[user] for user in HOSTS)
+        connect(alice, carol)
+        connect(dave, bob)
+        leaves_by("uplink1", carol, dave)
+        before, began = len(world.moves()), time.time()
+        if how == "drain":
+            command(world, "path", "1", "off")
+        else:
+            world.cut("uplink1", "carrier")
+        try:
+            leaves_by("uplink2", carol, dave)
+            wait_until(lambda: all(wave["duration_ms"] for wave in world.moves()[before:]), 15, "the move to end")
+            hear(alice, bob, carol, dave)
+        finally:
+            command(world, "path", "1", "auto")
+        waves = [wave for wave in world.moves()[before:] if wave["calls"]]
+        assert [(wave["calls"], wave["invites"], wave["ended"]) for wave in waves] == [(2, 2, {"verified": 2})]
+        new = UPLINKS["uplink2"]
+        for person in (carol, dave) if transport != "tls" else ():
+            came = [p.text for p in person.tap.sip if p.direction == "in" and p.at > began]
+            invites = [text for text in came if text.startswith("INVITE ")]
+            assert len({_line(text, "CSeq") for text in invites}) == 1
+            assert any(new in line for line in invites[0].split("\r\n") if line.lower().startswith("via:"))
+            assert new in _line(invites[0], "Contact")
+            if "\r\n\r\nv=" in invites[0]:  # not cut into two segments
+                assert f"c=IN IP4 {new}" in invites[0]
+            assert UPLINKS["uplink1"] not in _line(invites[0], "Contact")
+        hang_up(alice, carol)
+        hang_up(dave, bob)
+
+
+def _line(text: str, name: str) -> str:
+    return next((line for line in text.split("\r\n") if line.lower().startswith(f"{name.lower()}:")), "")
