@@ -306,7 +306,11 @@ def stamp_source(request: Request, flow: Flow) -> Flow:
     at = request.names.index("via")
     line = request.lines[at]
     host, port = flow.remote
-    if request.sent_by == f"{host}:{port}" and ";rport" not in line:
+    if ";rport" not in line:
+        if request.sent_by == f"{host}:{port}":
+            return flow
+    elif ";rport=" not in line and "," not in line:
+        request.lines[at] = line.replace(";rport", f";rport={port};received={host}", 1)
         return flow
     first, comma, rest = line.partition(",")
     _, semicolon, params = first.partition(";")

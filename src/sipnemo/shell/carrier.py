@@ -22,7 +22,7 @@ from sipnemo.shell.netlink import NETLINK_ROUTE, NLM_F_REQUEST, attribute
 
 logger = logging.getLogger("sipnemo.shell")
 
-LOOK_EVERY = 0.01
+LOOK_EVERY = 0.015
 
 RTM_NEWLINK, RTM_GETLINK = 16, 18
 IFLA_EXT_MASK = 29

@@ -9,7 +9,7 @@ from sipnemo.roles.endpoint import forwards, via_line
 from sipnemo.roles.nms import translate
 from sipnemo.roles.nms.forward import Forward
 from sipnemo.roles.nms.session import Dialog, Session
-from sipnemo.roles.node import Send
+from sipnemo.roles.node import send
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Request, uri_of
@@ -206,7 +206,7 @@ class InDialog:
             node.merging.acknowledged(session, outward, described, node.calls.way(session), now)
         if not outward:
             own = [via_line(session.inside, node.ids.branch()), f"Max-Forwards: {left}"]
-            node.act(Send(translate.request(request, session.mn_target, own, cseq, body), session.inside))
+            node.act(send((translate.request(request, session.mn_target, own, cseq, body), session.inside)))
             return
 
         def located(targets: list[Target], at: float) -> None:
@@ -217,7 +217,7 @@ class InDialog:
                     own = [via_line(flow, node.ids.branch()), f"Max-Forwards: {left}"]
                     own += [f"Route: {route}" for route in dialog.routes]
                     contact = path.contact(target.transport, f";mn={session.token}")
-                    node.act(Send(translate.request(request, dialog.target, own, cseq, body, contact), flow))
+                    node.act(send((translate.request(request, dialog.target, own, cseq, body, contact), flow)))
                     return
 
         self.node.calls.locate_dialog(dialog, located, now)

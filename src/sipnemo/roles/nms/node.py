@@ -303,7 +303,7 @@ class MobilityServer(Endpoint):
     def prober_hurry(self, path: Path) -> None:
         """A path has got its first call: probe it at the pace of a path with calls."""
         prober = self.probers.get(path)
-        if prober is not None and len(path.sessions) == 1:
+        if prober is not None and prober.at_ease and len(path.sessions) == 1:
             self.timers.set(0.0, prober.hurry)
 
     def last_heard(self, path: Path) -> float | None:

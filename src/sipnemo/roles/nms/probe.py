@@ -64,6 +64,8 @@ class Prober:
         "Late ones: an answer that comes all the same says that the round trip has grown."
         self._lost = 0
         self._timer: Timer | None = None
+        self.at_ease = True
+        "It probes more slowly than it does for calls."
         self._variation = 0.0
         self._answered_since: float | None = None
         self._ever_off = False
@@ -193,7 +195,9 @@ class Prober:
         if self._timer is not None:
             self._timer.cancel()
         self._probe(now)
-        self._timer = self._node.timers.set(now + self._interval(), self._again)
+        interval = self._interval()
+        self.at_ease = interval > self._node.settings.probe.probe_every
+        self._timer = self._node.timers.set(now + interval, self._again)
 
     def _probe(self, now: float) -> None:
         target = self._node.home.probe_target(self._path)
