@@ -38,10 +38,14 @@ def meaning(config: Config) -> Iterator[str]:
 def _gateway(config: Config) -> Iterator[str]:
     nms, iface, media, limits = (config.table(name) for name in ("nms", "iface", "media", "limits"))
     yield f'gateway "{nms["account"]}" of {nms["home"]}, state in {nms["state_dir"]}'
+    if nms["home_addresses"]:
+        yield f"home server at {', '.join(nms['home_addresses'])}"
     yield f"phones: {_where(iface)}, {_ports(iface)}"
     for eface in sorted(config.tables["eface"], key=lambda row: int(row["priority"])):
         extra = f", capacity {eface['capacity'] / 1e6:g} Mbit/s" if "capacity" in eface else ""
         extra += f", next hop {eface['gateway']}" if "gateway" in eface else ""
+        extra += f", known outside as {eface['external']}" if "external" in eface else ""
+        extra += {"mapped": ", media by the address that a NAT has for it", "none": ", no NAT"}.get(eface["nat"], "")
         yield f"uplink {eface['id']}: {_where(eface)}, priority {eface['priority']}, {_ports(eface)}{extra}"
     yield f"path of a call: policy {config.table('policy')['name']}"
     first, last = media["ports"]

@@ -7,6 +7,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from sipnemo.app.config import Config
+from sipnemo.sip.uri import host_port, is_address
+from sipnemo.sip.uri import parse as parse_uri
 
 
 def check(config: Config) -> None:
@@ -15,6 +17,7 @@ def check(config: Config) -> None:
         case "nms":
             _interfaces(config)
             _efaces(config)
+            _home_addresses(config)
             _intercept(config)
             _media_ports(config)
             _probe(config)
@@ -87,6 +90,19 @@ def _efaces(config: Config) -> None:
             config.report("eface", index, "gateway", "is not of the same address family as `address`")
         if "address" in row and f"ipv{_version(row['address'])}" not in row.get("families", ("ipv4", "ipv6")):
             config.report("eface", index, "families", "excludes the family of `address`; no path is left")
+        if "address" in row and "external" in row and _version(row["address"]) != _version(row["external"]):
+            config.report("eface", index, "external", "is not of the same address family as `address`")
+        if "external" in row and ("eface", index, "nat") in config.written:
+            config.report("eface", index, "nat", "says nothing beside `external`, which far ends are told; remove one")
+
+
+def _home_addresses(config: Config) -> None:
+    for nms in config.tables["nms"]:
+        if nms.get("home_addresses") and "home" in nms:
+            host = host_port(parse_uri(nms["home"]))[0]
+            if is_address(host) and host not in nms["home_addresses"]:
+                what = f"lacks {host}, the address in `home`; add it, or remove this key"
+                config.report("nms", 0, "home_addresses", what)
 
 
 def _version(address: str) -> int:

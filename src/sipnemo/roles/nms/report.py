@@ -94,7 +94,7 @@ class Report:
             **node.damping.row(path, now),
             "registered": flow.registered if flow is not None else False,
             "registration_error": flow.refused if flow is not None else "",
-            "mapped": f"{host_text(path.mapped[0])}:{path.mapped[1]}" if path.mapped else "",
+            "mapped": f"{host_text(path.mapped[0])}:{path.mapped[1]}" if path.natted and path.mapped else "",
             "nat": path.natted,
         }
 
