@@ -47,6 +47,28 @@ def test_datagrams_of_any_size_go_both_ways(host: str) -> None:
     asyncio.run(story())
 
 
+def test_probes_are_answered_before_sip_that_came_earlier_is_worked_on() -> None:
+    async def story() -> None:
+        seen: list[bytes] = []
+
+        def feed(input: Input) -> None:
+            assert isinstance(input, Received)
+            seen.append(input.data)
+
+        udp = Udp(feed)
+        local = Local("UDP", "127.0.0.1", free_port())
+        udp.listen(local)
+        sip, stun = [b"INVITE %d" % number for number in range(200)], b"\x01\x01 an answer"
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as far:
+            for data in (*sip, stun):
+                far.sendto(data, (local.host, local.port))
+        await until(lambda: len(seen) > len(sip))
+        assert seen == [stun, *sip]
+        udp.close()
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_an_icmp_error_names_the_flow_it_is_about(host: str) -> None:
     async def story() -> None:

@@ -12,10 +12,11 @@ import errno
 import logging
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from sipnemo.roles.node import Count, Input, Link, Send, SendFailed, received
+from sipnemo.roles.node import Count, Input, Link, Received, Send, SendFailed, received
 from sipnemo.shell import sockets
 from sipnemo.shell.source_memory import WILDCARDS, SourceMemory
 from sipnemo.sip.flow import Address, Flow, Local
@@ -24,7 +25,9 @@ logger = logging.getLogger("sipnemo.shell")
 
 RECEIVE_BUFFER = 4 << 20
 BATCH = 64
-"Datagrams taken per wake-up, so that timers and other sockets get their turn."
+"Datagrams worked on per wake-up, so that timers and other sockets get their turn."
+LOOK_AHEAD = 1024
+"Datagrams taken out of the kernel before they are worked on."
 
 REMEMBERED = 10_000
 "Far addresses of which something is kept, for each socket."
@@ -60,6 +63,10 @@ class UdpSocket:
         if local.host in WILDCARDS:
             memory = SourceMemory(sock)
             self._transmit, self._receive = memory.transmit, memory.receive
+        self._waiting: deque[Received] = deque()
+        "Taken in, and not worked on yet."
+        self._working = False
+        "There is more, and a turn of the loop to come for it."
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -77,6 +84,7 @@ class UdpSocket:
 
     def close(self) -> None:
         """Receive and send nothing more."""
+        self._waiting.clear()
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
@@ -100,23 +108,46 @@ class UdpSocket:
         self._literals.add(host)
 
     def _readable(self) -> None:
+        """Take in what has come; STUN at once, the rest in its order.
+
+        An answer to a probe that waited behind hundreds of SIP messages would make a path look dead just when calls are
+        moving to it.
+        """
         receive = self._receive
         flows = self._flows
-        feed = self._feed
-        for turn in range(BATCH):
+        waiting = self._waiting
+        for turn in range(LOOK_AHEAD - len(waiting)):
             try:
                 data, address = receive(MAX_DATAGRAM)
             except BlockingIOError:
                 if turn == 0:
                     self._report_icmp_errors()  # woken, but not by a datagram
-                return
+                break
             except OSError as error:
                 if error.errno == errno.EBADF:
                     return  # the node closed this socket while it handled an earlier datagram
                 self._report_icmp_errors()
                 continue
             flow = flows.get(address)
-            feed(received((data, flow if flow is not None else self._flow_from(address))))
+            input = received((data, flow if flow is not None else self._flow_from(address)))
+            if data and data[0] < 4:  # RFC 7983
+                self._feed(input)
+            else:
+                waiting.append(input)
+        if not self._working:
+            self._work()
+
+    def _work(self) -> None:
+        """Feed a batch of what waits, and the next one when timers and other sockets have had their turn."""
+        feed = self._feed
+        waiting = self._waiting
+        for _turn in range(min(BATCH, len(waiting))):
+            if not waiting:
+                break  # the node closed this socket
+            feed(waiting.popleft())
+        self._working = bool(waiting)
+        if waiting:
+            self._loop.call_soon(self._work)
 
     def _flow_from(self, address: tuple[Any, ...]) -> Flow:
         if len(self._flows) >= REMEMBERED:
