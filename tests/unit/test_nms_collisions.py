@@ -310,3 +310,48 @@ def test_an_offer_that_outlives_its_call_takes_no_port_on_the_next_path(talk: Ta
     assert not talk.gateway.node.calls.open
     talk.cut()
     assert not talk.gateway.node.ports.used
+
+
+# ------------------------------------------------------------------------- RFC 6141: a re-INVITE fails half-way
+
+
+def test_a_cancelled_re_invite_changes_nothing_and_the_move_offers_what_is_in_force(talk: Talk) -> None:
+    branch = talk.mn("INVITE", body=sdp("10.7.0.11", "sendonly", 2))
+    talk.cn_answers(183)
+    talk.mn("CANCEL", cseq=2, branch=branch)
+    assert talk.to_cn() == ["INVITE 2", "CANCEL 2"]
+    talk.cut()
+    assert talk.to_cn() == ["ACK 2", "ACK 1", "INVITE 3"], "the CANCEL may be lost: the move must not wait for it"
+    talk.cn_answers(200, body=sdp("192.0.2.9"))
+    assert "487 2" in talk.to_mn()
+
+
+def test_an_update_within_a_re_invite_passes_and_its_change_outlives_the_re_invite(talk: Talk) -> None:
+    """RFC 6141 §3.3: what has been executed already stays, although the re-INVITE fails."""
+    talk.mn("INVITE", body=sdp("10.7.0.11", "sendonly", 2))
+    talk.cn_answers(183, "Require: 100rel", "RSeq: 7", body=sdp("192.0.2.9", "recvonly", 2))
+    talk.mn("PRACK", "RAck: 7 2 INVITE")
+    talk.cn_answers(200, method="PRACK")
+    talk.cn("UPDATE", body=sdp("192.0.2.9", "inactive", 3))
+    assert talk.to_mn()[-1] == "UPDATE 101"
+    talk.mn_answers(200, body=sdp("10.7.0.11", "inactive", 3), method="UPDATE")
+    talk.cn_answers(504)
+    talk.to_cn()
+    talk.cut()
+    assert direction(talk.last(FAR, "INVITE")) == "inactive"
+
+
+@pytest.mark.parametrize("status", [488, 491, 500])
+def test_a_far_end_that_has_moved_is_reached_although_its_re_invite_is_refused(talk: Talk, status: int) -> None:
+    """It names its new address because the old one may be dead; RFC 6141 §4 has it listen at both."""
+    new = ("192.0.2.77", 5060)
+    body = sdp("192.0.2.77", version=2)
+    names = {"from_": "<sip:cn@192.0.2.9>;tag=cn", "to": "<sip:mn@else.example>;tag=mn"}
+    uri = f"sip:{UP1};mn={talk.session.token}"
+    contact = ("Contact: <sip:cn@192.0.2.77>", "Content-Type: application/sdp")
+    talk.gateway.request(new, UP1, "INVITE", uri, *contact, cseq=101, body=body, **names)
+    talk.mn_answers(status)
+    talk.cut()
+    ours = talk.gateway.got(new, "INVITE")
+    assert len(ours) == 1
+    assert address(ours[0]) == UP2

@@ -151,6 +151,10 @@ class InDialog:
 
         def build(target: Target, branch: str) -> tuple[bytes, Flow] | None:
             nonlocal described, sent, body
+            if sent and request.method == "INVITE":
+                session.unheard = (*session.unheard[-3:], sent)
+                if forward.cancelled:
+                    return None  # not anew: it ends with 487, and the move offers what is in force
             path = self.node.calls.way(session)
             flow = path.flow_to(target)
             if flow is None:
@@ -167,7 +171,6 @@ class InDialog:
             if sent:  # the far end may know the old one, and have answered it
                 forward.sent_again += 1
                 if request.method == "INVITE":
-                    session.unheard = (*session.unheard[-3:], sent)
                     node.merging.settle(session, dialog, flow, now)
                 sent = session.e.again(request.cseq)
             else:
