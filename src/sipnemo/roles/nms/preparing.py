@@ -3,7 +3,7 @@
 The first late probe of a path comes some round trips before it is given up. In that time, a few calls at once so that
 packets are not kept waiting, the descriptions are rendered that re-INVITEs over the next best path would carry. They
 are the dear part of a re-INVITE (docs/architecture.md has the figures); the rest of its text, which names branch, CSeq
-and hop, is cheap. Nothing is prepared for calls whose path is in no doubt: it would cost every call what most never need.
+and hop, is cheap. Nothing is prepared for calls whose path is in no doubt: it would cost every call what few need.
 An offer that is not used, or has become wrong, is dropped.
 """
 
