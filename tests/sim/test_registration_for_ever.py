@@ -53,23 +53,23 @@ def ever_new_nonces() -> Callable[[Request], Refusal | None]:
 @pytest.mark.parametrize(
     ("mood", "most", "back"),
     [
-        # Per flow, in the first half hour, without jitter: at 0, 1, 3, 7, 15 and 30 minutes.
-        pytest.param((503, ()), 14, 30 * MINUTE, id="503"),
+        # Per flow, in the first half hour, without jitter: after 0, 1, 3, 7, 15 and 30 minutes, and before its binding ends.
+        pytest.param((503, ()), 20, 30 * MINUTE, id="503"),
         pytest.param((503, ("Retry-After: 120",)), 32, 3 * MINUTE, id="503 with Retry-After"),
-        pytest.param((500, ()), 14, 30 * MINUTE, id="500"),
-        pytest.param((408, ()), 14, 30 * MINUTE, id="408"),
-        pytest.param((603, ()), 14, 30 * MINUTE, id="603"),
+        pytest.param((500, ()), 20, 30 * MINUTE, id="500"),
+        pytest.param((408, ()), 20, 30 * MINUTE, id="408"),
+        pytest.param((603, ()), 20, 30 * MINUTE, id="603"),
         pytest.param((403, ()), 10, 30 * MINUTE, id="403"),
         pytest.param((404, ()), 10, 30 * MINUTE, id="404"),
-        pytest.param((423, ()), 14, 30 * MINUTE, id="423 that does not say what it wants"),
-        pytest.param((423, ("Min-Expires: 99999999",)), 14, 30 * MINUTE, id="423 that wants a year"),
+        pytest.param((423, ()), 20, 30 * MINUTE, id="423 that does not say what it wants"),
+        pytest.param((423, ("Min-Expires: 99999999",)), 20, 30 * MINUTE, id="423 that wants a year"),
         pytest.param((400, ()), 30, 30 * MINUTE, id="400"),
         pytest.param((439, ()), 30, 30 * MINUTE, id="439 for ever"),
         pytest.param(challenge("home.example", "n"), 30, 30 * MINUTE, id="401 for ever"),
         pytest.param(challenge("other.example", "n"), 30, 30 * MINUTE, id="401 of a new realm for ever"),
         pytest.param(ever_new_nonces(), 40, 30 * MINUTE, id="401 stale for ever"),
         pytest.param((401, ()), 10, 30 * MINUTE, id="401 without a challenge"),
-        pytest.param((302, ("Contact: <sip:elsewhere>",)), 14, 30 * MINUTE, id="302"),
+        pytest.param((302, ("Contact: <sip:elsewhere>",)), 20, 30 * MINUTE, id="302"),
     ],
 )
 def test_a_refused_registration_is_tried_ever_more_slowly_and_comes_back(
@@ -217,6 +217,16 @@ def test_a_host_that_refuses_packets_tells_that_its_server_is_being_restarted() 
     path = fleet.nms_node.paths.all[0]
     fleet.nms.handle(SendFailed(Flow(path.locals["UDP"], (HOME, 5060)), "Connection refused"))
     assert fleet.world.run_until(lambda: home.listed() == BOTH, within=10.0)
+
+
+def test_a_refresh_that_fails_is_tried_again_before_the_binding_ends() -> None:
+    fleet, home = fleet_and_home(nms=RARELY)
+    fleet.world.run(400.0)
+    home.refuse((500, ()))
+    fleet.world.run(170.0)  # refreshes are due after 450 to 510 seconds, bindings end after 600
+    home.refuse(None)
+    assert fleet.world.run_until(lambda: registered(fleet), within=45.0)
+    assert len(reasons(fleet)) <= 2
 
 
 def test_a_slow_home_server_is_waited_for() -> None:

@@ -10,7 +10,7 @@ from sim.fleet import HOME, INSIDE, INSTANCE, Fleet, nms_settings
 from sim.moody_home import Home
 from sipnemo.roles.hs.bindings import Binding
 from sipnemo.roles.nms.node import MobilityServer
-from sipnemo.roles.node import Link
+from sipnemo.roles.node import Link, Stop
 from sipnemo.sim.network import Uplink
 from sipnemo.sip.flow import Flow
 
@@ -123,6 +123,22 @@ def test_a_drained_path_is_taken_out_and_comes_back() -> None:
     fleet.operator(1, "auto")
     fleet.world.run(1.0)
     assert home.listed() == BOTH
+
+
+def test_a_gateway_that_ends_takes_all_its_contacts_back_in_one_go() -> None:
+    fleet, home = fleet_and_home()
+    fleet.operator(1, "off")
+    fleet.world.run(1.0)
+    fleet.operator(1, "auto")
+    fleet.world.run(1.0)
+    began = fleet.world.now
+    fleet.nms.handle(Stop())
+    fleet.world.run(2.0)
+    assert fleet.nms.finished
+    assert home.listed() == {}
+    assert len(home.asked(began)) == 1
+    fleet.world.run(HOUR)
+    assert len(home.asked(began)) == 1
 
 
 def test_what_an_earlier_configuration_has_left_is_taken_out() -> None:

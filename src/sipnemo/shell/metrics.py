@@ -48,6 +48,7 @@ COUNTERS: dict[str, Declared] = {
     "malformed_messages": Declared("Messages that could not be parsed", ("status",)),
     "media_refused": Declared("Times flows of a call could not be forwarded"),
     "moves": Declared("Calls that changed their path, by cause and outcome", ("cause", "outcome", "reason")),
+    "nat_rebinds": Declared("Times a NAT has mapped an uplink anew", ("eface_id",)),
     "path_failures": Declared("Paths that went OFF", ("cause",)),
     "paths_suppressed": Declared("Times a path was put behind the others because it flaps"),
     "phone_registrations": Declared("Registrations of phones at their own servers", ("result",)),

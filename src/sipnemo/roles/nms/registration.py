@@ -36,6 +36,8 @@ MOST_ADJUSTMENTS = 6
 "Times that one registration is sent anew, changed as its answers want it: challenges, 423, 439, 400."
 MAX_ADDRESSES = 32
 "Of the SIP-HS, per path."
+LAST_TRY = 30.0
+"Seconds that a binding must still last for another try before its end."
 SHORT_LIVED = 120.0
 "Seconds: a connection that ends sooner after its registration counts as a failure (RFC 5626 §4.5)."
 
@@ -339,6 +341,9 @@ class Registration:
             self.registered = False
         chance = self._node.ids.chance
         wait = pause(failure, self._failures, self._home.others_work(self), chance(), chance())
+        left = self.expires_at - now
+        if self.registered and LAST_TRY <= left <= wait and not (failure.retry_after or failure.for_people):
+            wait = 0.75 * left  # what still holds is worth another try before it ends
         if failure.why != self.refused:
             self._node.log(
                 "warning", "not registered at home", path=self.path.name, why=failure.why, again_in=round(wait)
