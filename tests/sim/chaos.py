@@ -12,7 +12,7 @@ from random import Random
 
 from sim.collide import TRUNK, Collisions
 from sim.fleet import Fleet
-from sipnemo.roles.nms.settings import ProbeSettings
+from sipnemo.roles.nms.settings import MoveSettings, ProbeSettings
 from sipnemo.roles.phone.call import State
 from sipnemo.roles.phone.node import Phone
 
@@ -78,7 +78,11 @@ class Run:
             seed,
             uplinks=chance.choice((2, 2, 3)),
             rtp_every=0.1,
-            nms={"probe": ProbeSettings(probe_every=0.2), "trunk": TRUNK},
+            nms={
+                "probe": ProbeSettings(probe_every=0.2),
+                "move": MoveSettings(duplicate=seed % 3 == 0),
+                "trunk": TRUNK,
+            },
             phone={"answer_after": chance.choice((0.0, 0.0, 2.0))},
         )
         self.world = self.fleet.world

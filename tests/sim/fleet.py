@@ -323,8 +323,10 @@ def _left_in_nms(station: Station) -> list[str]:
     if any(path.sessions for path in nms.paths.all):
         left.append("sessions on paths")
     handover = nms.handover
-    if handover._watching or not handover.pacing.idle:
+    if handover._watching or handover._unheard or not handover.pacing.idle:
         left.append("moves")
+    if len(nms.settling) or len(nms.doubling):
+        left.append(f"{len(nms.settling)} calls on paths they have left, {len(nms.doubling)} pairs of paths")
     # The sweep; per path a probe, its check, those confirming it, and a registration.
     if len(nms.timers) > 1 + 8 * len(nms.paths.all):
         left.append(f"{len(nms.timers)} timers")
