@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -77,6 +79,52 @@ def test_ipv6_addresses_that_cannot_be_used_are_not_told(pair: tuple[Namespace, 
     assert link["addresses"] == ["198.51.100.7", "2001:db8::2"]
     here.run(["ip", "address", "change", "2001:db8::2/64", "dev", "wwan0", "preferred_lft", "0"], check=True)
     teller.until(lambda links: links["wwan0"]["addresses"] == ["198.51.100.7"])
+    teller.end()
+
+
+def ip(host: Namespace, words: str) -> str:
+    """What an `ip` command prints."""
+    return str(host.run(["ip", *words.split()], stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+@pytest.mark.req("R9", "MH-2")
+def test_temporary_addresses_are_not_told(pair: tuple[Namespace, Namespace]) -> None:
+    here, _there = pair
+    here.set_sysctl("net/ipv6/conf/wwan0/use_tempaddr", 2)
+    ip(here, "address add 2001:db8:5::2/64 dev wwan0 mngtmpaddr nodad")
+    shown = ip(here, "-6 address show dev wwan0 temporary")
+    assert "2001:db8:5:" in shown, "the kernel has made no temporary address"
+    teller = Teller(here, "wwan0")
+    teller.until(lambda links: links["wwan0"]["addresses"] == ["2001:db8:5::2"])
+    here.add_address("wwan0", "198.51.100.7/24")
+    teller.until(lambda links: links["wwan0"]["addresses"] == ["198.51.100.7", "2001:db8:5::2"])
+    teller.end()
+
+
+@pytest.mark.req("R9", "MH-2")
+def test_a_new_ipv6_prefix_takes_the_place_of_the_old_one(pair: tuple[Namespace, Namespace]) -> None:
+    here, _there = pair
+    teller = Teller(here, "wwan0")
+    ip(here, "address add 2001:db8:1::2/64 dev wwan0 nodad")
+    teller.until(lambda links: links["wwan0"]["addresses"] == ["2001:db8:1::2"])
+    ip(here, "address add 2001:db8:2::2/64 dev wwan0 nodad")
+    ip(here, "address change 2001:db8:1::2/64 dev wwan0 preferred_lft 0")
+    teller.until(lambda links: links["wwan0"]["addresses"] == ["2001:db8:2::2"])
+    teller.end()
+
+
+@pytest.mark.req("MH-2")
+def test_of_a_point_to_point_link_the_own_end_is_told(pair: tuple[Namespace, Namespace]) -> None:
+    here, _there = pair
+    teller = Teller(here, "wwan0", "wwan0")
+    ip(here, "address add 10.64.0.2 peer 10.64.0.1 dev wwan0")
+    ip(here, "route add default dev wwan0")  # as pppd does it
+    teller.until(lambda links: links["wwan0"]["addresses"] == ["10.64.0.2"])
+
+    deadline = time.monotonic() + 10
+    while "dev wwan0 table 7060" not in ip(here, "route get 192.0.2.1 from 10.64.0.2"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     teller.end()
 
 
