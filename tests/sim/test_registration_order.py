@@ -10,6 +10,7 @@ from sim.fleet import HOME, INSIDE, INSTANCE, Fleet, nms_settings
 from sim.moody_home import Home
 from sipnemo.roles.hs.bindings import Binding
 from sipnemo.roles.nms.node import MobilityServer
+from sipnemo.roles.nms.settings import ProbeSettings
 from sipnemo.roles.node import Link, Stop
 from sipnemo.sim.network import Uplink
 from sipnemo.sip.flow import Flow
@@ -192,8 +193,9 @@ def test_a_contact_that_home_has_lost_is_registered_again() -> None:
 
 
 def test_two_gateways_with_one_instance_do_not_fight_and_one_line_tells() -> None:
-    fleet, home = fleet_and_home()
-    settings = nms_settings(2)
+    rarely = {"probe": ProbeSettings(probe_idle_every=20.0)}
+    fleet, home = fleet_and_home(nms=rarely)
+    settings = nms_settings(2, **rarely)
     other = fleet.world.add("nms2", lambda environment: MobilityServer(settings, environment))
     devices = {"wwan0": "198.51.100.70", "sat0": "203.0.113.70"}
     for index, (device, address) in enumerate(devices.items()):
