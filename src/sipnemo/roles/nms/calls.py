@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
     from sipnemo.roles.nms.paths import Path
 
-from sipnemo.roles.nms.targets import Located, sip_uri
+from sipnemo.roles.nms.targets import Located, address_in, sip_uri
 
 
 class Calls:
@@ -134,6 +134,9 @@ class Calls:
         if flow.remote[1] and self.node.settings.media.learn:
             media.cn_host = flow.remote[0]
         text = media.from_cn(message.body[span[0] : span[1]], answer, self.node.ports, now)
+        if media.cn_host and media.hidden():
+            # What stands between us may be a proxy; a gateway behind a NAT writes the NAT's address into its Contact.
+            media.cn_contact = address_in(message.contact)
         if answer:
             self.apply_media(session)
         return message.body[: span[0]] + text + message.body[span[1] :], True

@@ -46,6 +46,7 @@ class SessionMedia:
         "_told",
         "both",
         "cn",
+        "cn_contact",
         "cn_host",
         "flows",
         "forwarded",
@@ -70,6 +71,8 @@ class SessionMedia:
         "Where the SIP-MN receives, in force."
         self.cn: list[Endpoint] = []
         "Where the SIP-CN receives, in force."
+        self.cn_contact = ""
+        "Host of the SIP-CN's Contact, where its media addresses are private: a NAT's, as it knows it itself."
         self.cn_host = ""
         "Where the SIP-CN's signalling comes from: the only foreign address that symmetric RTP may be learnt from."
         self.mn_sdp = ""
@@ -121,6 +124,11 @@ class SessionMedia:
         else:
             self.pending_cn = ends
         return self._moved(description, ends, self.inside, 0, self.inside)
+
+    def hidden(self) -> bool:
+        """Whether the SIP-CN's media are behind a NAT, by the address that it gives."""
+        ends = self.cn if self.pending_cn is None else self.pending_cn
+        return any(end.active and end.host != self.cn_host and _private(end.host) for end in ends)
 
     def shown(self, text: str) -> str:
         """A description of the SIP-CN's that is not to take effect, as the SIP-MN gets it."""
@@ -249,7 +257,7 @@ class SessionMedia:
         # within this machine; an E-face's may stand in a SIP-CN's: that is another SIP-MN of ours.
         if not cn.held and to_cn[0] != self.inside:
             if self.cn_host and to_cn[0] != self.cn_host and _private(to_cn[0]):
-                admit = (to_cn[0], self.cn_host)
+                admit = (to_cn[0], self.cn_host, self.cn_contact) if self.cn_contact else (to_cn[0], self.cn_host)
             flows[up] = media_flow((up, self.learnt.get(up, to_cn), port, group, (), None))
         if not mn.held and to_mn[0] != self.inside and to_mn[0] not in own:
             for host in hosts:

@@ -8,7 +8,7 @@ from sipnemo.roles.endpoint import LARGEST_DATAGRAM
 from sipnemo.sip.errors import SipError
 from sipnemo.sip.message import Request
 from sipnemo.sip.server_location import Target
-from sipnemo.sip.uri import Uri, UriError
+from sipnemo.sip.uri import Uri, UriError, host_port, is_address
 from sipnemo.sip.uri import parse as parse_uri
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ def sip_uri(text: str) -> Uri:
 def fits(request: Request, body: str) -> bool:
     """Whether a request with this body may go as a datagram (§18.1.1)."""
     return len(body) + 200 + sum(map(len, request.lines)) <= LARGEST_DATAGRAM
+
+
+def address_in(contact: str) -> str:
+    """The address that a Contact URI names; "" when it names none."""
+    try:
+        host = host_port(parse_uri(contact))[0]
+    except UriError:
+        return ""
+    return host if is_address(host) else ""
 
 
 def sized(targets: list[Target], uri: Uri, request: Request, body: str) -> list[Target]:
