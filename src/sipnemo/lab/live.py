@@ -50,10 +50,9 @@ class Screen:
         move = moves[-1]
         names = ("gap_up_ms", "gap_down_ms", "lost_up", "lost_down")
         up, down, lost_up, lost_down = (spread_of(move, name) for name in names)
-        self.say(
-            f"{move['calls_moved']} calls moved; gap up {up} ms, down {down} ms; lost up {lost_up}, down {lost_down}"
-            f"  [median{', p99' if many(move) else ''} (worst)]"
-        )
+        cost = f"gap up {up} ms, down {down} ms; lost up {lost_up}, down {lost_down}"
+        legend = f"[median{', p99' if many(move) else ''} (worst)]"
+        self.say(f"{move['event']}: {move['calls_moved']} calls moved; {cost}  {legend}")
         for line in spread.lines(move):
             self.say(f"  {line}")
 

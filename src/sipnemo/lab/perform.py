@@ -109,8 +109,9 @@ def conclude(played: Played, output: Path, screen: Screen) -> dict[str, Any]:
     report = lab_report(played, judged)
     write_json(report, output / "report.json")
     (output / "report.html").write_text(page(run, played.tracks, played.ladder, __version__, cover(played, judged)))
-    if run.moves:
-        screen.gaps([move_report(run, move) for move in run.moves])
+    moves = [move_report(run, move) for move in run.moves]
+    for count in range(1, len(moves) + 1):
+        screen.gaps(moves[:count])
     for verdict in judged:
         if not verdict.met:
             mark = "NOT AS EXPECTED" if verdict.binding else "not on this machine"
