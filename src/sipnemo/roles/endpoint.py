@@ -37,6 +37,8 @@ from sipnemo.sip.uri import Uri
 
 RETRY_AFTER = 10
 "Seconds for which a caller shall leave us alone when we are overloaded."
+MOVED = ";moved="
+"Via parameter of ours (§25.1 via-extension): how often a request has been moved to another path."
 LARGEST_DATAGRAM = 1300
 "RFC 3261 §18.1.1: a request above this goes over a congestion-controlled transport when there is one."
 
@@ -75,7 +77,7 @@ class Endpoint:
         if type(input) is Received:
             self._receive(input.data, input.flow, now)
         elif type(input) is SendFailed:
-            self.layer.transport_failed(input.flow, now)
+            self.on_send_failed(input.flow, now)
             self.on_input(input, now)
         elif isinstance(input, Answer | Counted | Stored):
             self._answered(input.ticket, input, now)
@@ -96,6 +98,10 @@ class Endpoint:
         """A new request; raise SipError to answer it. ACK and CANCEL do not come this way."""
         raise SipError(405)
 
+    def on_send_failed(self, flow: Flow, now: float) -> None:
+        """Nothing that is sent on this flow arrives; default: its requests fail."""
+        self.layer.transport_failed(flow, now)
+
     def on_overload(self, request: Request, flow: Flow) -> None:
         """Too many requests are being served: this one is refused, and nothing of it kept (§8.2.7)."""
         self.act(Count("requests_overload"))
@@ -108,7 +114,7 @@ class Endpoint:
     def on_cancel(self, server: ServerTransaction, cancelled: ServerTransaction, now: float) -> None:
         """`cancelled` shall end with 487; the CANCEL itself has been answered."""
 
-    def on_other_flow(self, server: ServerTransaction, flow: Flow, now: float) -> None:
+    def on_repeated(self, server: ServerTransaction, request: Request, flow: Flow, now: float) -> None:
         """A request has come again, or is cancelled, over another flow; default: it is answered where it was."""
 
     def on_stray(self, response: Response, flow: Flow, now: float) -> None:

@@ -40,8 +40,8 @@ class ServerUser(Protocol):
     def on_cancel(self, server: ServerTransaction, cancelled: ServerTransaction, now: float) -> None:
         """A CANCEL; `server` has been answered 200, `cancelled` is the INVITE it names."""
 
-    def on_other_flow(self, server: ServerTransaction, flow: Flow, now: float) -> None:
-        """The request of a server transaction, or its CANCEL, has come over another flow than before."""
+    def on_repeated(self, server: ServerTransaction, request: Request, flow: Flow, now: float) -> None:
+        """The request of a server transaction has come again, or its CANCEL, perhaps over another flow."""
 
     def on_stray(self, response: Response, flow: Flow, now: float) -> None:
         """A response that belongs to no client transaction."""
@@ -115,8 +115,7 @@ class TransactionLayer:
                 server.acknowledged(now)
             return
         if server is not None:
-            if flow != server.flow:
-                self.user.on_other_flow(server, flow, now)
+            self.user.on_repeated(server, request, flow, now)
             server.repeated(now)
             return
         makes_room = method == "CANCEL" and server_key(request, "INVITE") in self.servers
@@ -138,8 +137,7 @@ class TransactionLayer:
         if cancelled is None:
             server.respond(481, reply(request, 481, to_tag=tag), now)
             return
-        if server.flow != cancelled.flow:
-            self.user.on_other_flow(cancelled, server.flow, now)
+        self.user.on_repeated(cancelled, request, server.flow, now)
         server.respond(200, reply(request, 200, to_tag=tag), now)
         self.user.on_cancel(server, cancelled, now)
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from sipnemo.roles.endpoint import MOVED
 from sipnemo.roles.hs.bindings import Binding, Record
 from sipnemo.sip.flow import Flow, Local
+from sipnemo.sip.message import Request
 from sipnemo.sip.transaction import ClientTransaction, ServerTransaction, State
 
 if TYPE_CHECKING:
@@ -65,14 +67,26 @@ class FlowChanges:
                         client.flow = NOWHERE
                         self._waiting.setdefault(record.user, []).append(client)
 
-    def followed(self, server: ServerTransaction, flow: Flow, now: float) -> None:
+    def followed(self, server: ServerTransaction, request: Request, flow: Flow, now: float) -> None:
         """A request has come again over another flow. Only who is registered may turn its answers away: the branch
-        alone is no secret to those who see it pass."""
-        hs = self._hs
+        alone is no secret to those who see it pass. And only the later copy does: one may have been slow."""
+        hs, at = self._hs, server.request.names.index("via")
+        via = request.lines[request.names.index("via")]
+        if _moves(via) <= _moves(server.request.lines[at]):
+            return
         if hs.knows(flow, now) or (flow.reliable and hs.knows_host(flow.remote[0], now)):
             server.flow = flow
+            server.request.lines[at] = via
 
 
 def _lasts(client: ClientTransaction) -> bool:
-    """Whether a request may still be answered by another way: an INVITE that rings, or what ends it."""
-    return client.method == "CANCEL" or (client.method == "INVITE" and client.state is State.PROCEEDING)
+    """Whether a request goes on as the same where its flow breaks. Of a datagram that bounces, only what rings does."""
+    if client.finished:
+        return False
+    return client.flow.reliable or client.method == "CANCEL" or client.state is State.PROCEEDING
+
+
+def _moves(via: str) -> int:
+    """How often a SIP-NMS has moved this request, as it says in its Via."""
+    count = via.partition(MOVED)[2].partition(";")[0].partition(",")[0].strip()
+    return int(count) if count.isdecimal() and len(count) < 6 else 0

@@ -135,9 +135,9 @@ class HomeServer(Endpoint):
         if isinstance(cancelled.user, Fork):
             cancelled.user.cancel(now)
 
-    def on_other_flow(self, server: ServerTransaction, flow: Flow, now: float) -> None:
+    def on_repeated(self, server: ServerTransaction, request: Request, flow: Flow, now: float) -> None:
         """A request that a SIP-NMS has sent again by another of its paths."""
-        self.flows.followed(server, flow, now)
+        self.flows.followed(server, request, flow, now)
 
     def on_stray(self, response: Response, flow: Flow, now: float) -> None:
         """A response without transaction."""

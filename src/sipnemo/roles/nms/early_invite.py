@@ -27,7 +27,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
-from sipnemo.roles.endpoint import Attempts
+from sipnemo.roles.endpoint import MOVED, Attempts
 from sipnemo.roles.nms.early import Early
 from sipnemo.roles.nms.forward import Forward, Unheard
 from sipnemo.roles.nms.media import body_sdp
@@ -52,14 +52,16 @@ ANSWER_WITHIN = 2.0
 ASK_EVERY = 1.0
 "Seconds between questions: as long as that may an answer go unnoticed."
 CANCELLED_WITHIN = 1.0
-"Seconds that the end of a cancelled INVITE is waited for."
+"Seconds that the end of a cancelled INVITE is waited for, once the CANCEL is answered."
+CANCEL_ANSWERED_WITHIN = 4.0
+"Seconds for an answer to the CANCEL; a proxy that knows of no such INVITE may give none (§16.10)."
 STILL_RINGING = frozenset((408, 491, 500, 503, 504))
 
 
 class EarlyInvite(Early):
     """Sees one INVITE of a SIP-MN through."""
 
-    __slots__ = ("_anew", "_asked", "_attempts", "_forward", "_gone", "_old", "_timer")
+    __slots__ = ("_anew", "_asked", "_attempts", "_forward", "_gone", "_moves", "_old", "_timer")
 
     def __init__(self, node: MobilityServer, forward: Forward, attempts: Attempts) -> None:
         super().__init__(node, forward.session)
@@ -74,12 +76,14 @@ class EarlyInvite(Early):
         self._anew = False
         "The next one waits for that."
         self._timer: Timer | None = None
+        self._moves = 0
+        "How often the same INVITE was sent again by another path."
 
     def path_died(self, now: float, renewed: bool) -> None:
         """The path that carries the INVITE is dead, or its NAT has a new address for it: the best way to go on."""
         node, session, client = self._node, self._session, self._forward.client
         target = self._attempts.target
-        if target is None or client is None or client.finished or self._anew:
+        if target is None or client is None or client.finished:
             return
         ranked = node.ranked(session)
         path, flow = next(((path, flow) for path in ranked if (flow := path.flow_to(target))), (None, None))
@@ -88,7 +92,10 @@ class EarlyInvite(Early):
         if self._forward.cancelled:
             self._cancel_over(flow, now)
             return
-        if session.status is Status.TERMINATED or (session.path is path and self._asking):
+        if session.status is Status.TERMINATED or (session.path is path and self._asking and not renewed):
+            return
+        if self._anew:
+            self._cancel_there(path, flow, now)
             return
         self._pause()
         if renewed:
@@ -97,9 +104,11 @@ class EarlyInvite(Early):
         if session.path is not path:
             node.calls.put_on(session, path)
         if client.state is State.CALLING or node.home.trusts(client.flow):
+            self._known = None  # this copy or one before may be the first to arrive
             client.move(flow, now, self._readdressed(client.data, path, flow))
             self._timer = node.timers.set(now + ANSWER_WITHIN, self._silent)
         else:
+            client.flow = flow
             self._find_out(now)
 
     def heard(self, response: Response, now: float) -> None:
@@ -149,6 +158,9 @@ class EarlyInvite(Early):
         except ParseError:
             return data
         session = self._session
+        self._moves += 1
+        top = request.names.index("via")
+        request.lines[top] = request.lines[top].partition(MOVED)[0] + f"{MOVED}{self._moves}"
         span = body_sdp(request)
         if not isinstance(request, Request) or (span is None and request.body):
             return data
@@ -192,7 +204,10 @@ class EarlyInvite(Early):
         if session.live or session.status is Status.TERMINATED or self._forward.server.finished:
             return
         self._timer = self._node.timers.set(now + ANSWER_WITHIN, self.send_anew if self._anew else self._ask_all)
-        if not session.path.on:
+        best = self._node.calls.way(session)
+        if best is not session.path:
+            self._node.calls.put_on(session, best)
+        if not best.on:
             return
         for dialog in list(session.dialogs.values()):
             if dialog.remote_tag not in self._gone:
@@ -285,8 +300,21 @@ class EarlyInvite(Early):
         client.user = self
         client.flow = flow
         self._node.layer.request(_Cancelled(self), client.branch, "CANCEL", client.cancel(), flow, now)
-        self._timer = self._node.timers.set(now + CANCELLED_WITHIN, self.send_anew)
+        self._timer = self._node.timers.set(now + CANCEL_ANSWERED_WITHIN, self.send_anew)
         self._node.timers.set(now + TIMEOUT, lambda _now: client.abandon())
+
+    def _cancel_there(self, path: Path, flow: Flow, now: float) -> None:
+        """The path of the CANCEL has died as well."""
+        client = self._forward.client
+        cancel = self._node.layer.clients.get(client.branch + "CANCEL") if client is not None else None
+        if client is None or self._session.path is path:
+            return
+        self._node.calls.put_on(self._session, path)
+        client.flow = flow
+        if cancel is not None and not cancel.finished:
+            cancel.move(flow, now)
+            self._pause()
+            self._timer = self._node.timers.set(now + CANCEL_ANSWERED_WITHIN, self.send_anew)
 
     def cancelled(self, tag: str, now: float) -> None:
         """200 to the CANCEL, which cancels nothing that has been answered. Of a callee who is the next hop itself the

@@ -33,7 +33,7 @@ from sipnemo.roles.nms.probe import Prober
 from sipnemo.roles.nms.registering import Registering
 from sipnemo.roles.nms.relay import Relay
 from sipnemo.roles.nms.report import Report
-from sipnemo.roles.nms.rescue import rescue
+from sipnemo.roles.nms.rescue import fail_the_rest, rescue
 from sipnemo.roles.nms.returning import Returning
 from sipnemo.roles.nms.session import Session
 from sipnemo.roles.nms.session_timers import SessionTimers
@@ -222,9 +222,18 @@ class MobilityServer(Endpoint):
         """A caller gives up."""
         self.in_dialog.cancel(cancelled, now)
 
-    def on_other_flow(self, server: ServerTransaction, flow: Flow, now: float) -> None:
+    def on_send_failed(self, flow: Flow, now: float) -> None:
+        """That nothing arrives over a path that is OFF is no answer: what can go by another waits for it (`rescue`)."""
+        path = self.paths.of(flow.local)
+        if flow.local in self.inside or (path is not None and path.on):
+            self.layer.transport_failed(flow, now)
+        else:
+            fail_the_rest(self, flow, now)
+
+    def on_repeated(self, server: ServerTransaction, request: Request, flow: Flow, now: float) -> None:
         """The SIP-HS has sent a request again by another path of ours: it expects the answer there."""
-        if self.home.trusts(server.flow) and self.home.trusts(flow):
+        path = self.paths.of(flow.local)
+        if path is not None and path.on and self.home.trusts(server.flow) and self.home.trusts(flow):
             server.flow = flow
 
     def on_stray(self, response: Response, flow: Flow, now: float) -> None:

@@ -34,6 +34,8 @@ def rescue(node: MobilityServer, now: float, renewed: Path | None = None) -> Non
         _answer_elsewhere(node, working, now)
     for client in list(node.layer.clients.values()):
         attempts = client.user
+        if isinstance(attempts, EarlyInvite) and not client.finished and client.flow.local.host not in working:
+            attempts.path_died(now, renewed is not None)
         if not isinstance(attempts, Attempts) or client.finished or client.flow.local.host in working:
             continue
         forward = attempts.user
@@ -72,3 +74,10 @@ def _way_back(node: MobilityServer, server: ServerTransaction) -> Flow | None:
     if server.flow.reliable:
         port = split_host_port(server.request.sent_by)[1] or (5061 if transport == "TLS" else 5060)
     return node.way_out(Target(transport, host, port))
+
+
+def fail_the_rest(node: MobilityServer, flow: Flow, now: float) -> None:
+    """End the requests on a dead flow that `rescue` does not take elsewhere."""
+    for client in list(node.layer.clients.values()):
+        if client.flow == flow and not client.finished and not isinstance(client.user, Attempts | EarlyInvite):
+            client.give_up(503, now)
