@@ -22,7 +22,7 @@ from sipnemo.lab.verdict import Verdict, judge
 SEEDS = max(1, int(os.environ.get("SIPNEMO_SEEDS", "60")) // 60)
 "Of each scenario; one is as many as an ordinary run of the tests can spare."
 LARGE = ("crowd", "rush-hour")
-"Played when more than one seed is asked for: `make sim`."
+"Played, once, when more than one seed is asked for: `make sim`."
 
 
 def simulation(scenario: Scenario, seed: int) -> Simulation:
@@ -38,7 +38,7 @@ def wrong(played: Simulation) -> list[Verdict]:
 @pytest.mark.parametrize("name", [name for name in shipped() if SEEDS > 1 or name not in LARGE])
 def test_everything_comes_as_the_scenario_expects(name: str) -> None:
     scenario = read_scenario(shipped()[name])
-    found = {seed: wrong(simulation(scenario, seed)) for seed in range(1, SEEDS + 1)}
+    found = {seed: wrong(simulation(scenario, seed)) for seed in range(1, 2 if name in LARGE else SEEDS + 1)}
     told = [f"sipnemo lab {name} --simulated --seed {seed}: {verdicts}" for seed, verdicts in found.items() if verdicts]
     assert not told, "\n".join(told)
 
