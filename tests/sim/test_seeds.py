@@ -39,7 +39,7 @@ def play_all(seeds: range) -> list[Outcome]:
         return list(pool.map(play, seeds, chunksize=20))
 
 
-@pytest.mark.req("MH-3", "MH-8", "MH-12", "RO-9", "RO-10", "R2", "R6", "R14")
+@pytest.mark.req("MH-3", "MH-8", "MH-12", "RO-9", "RO-10", "R2", "R4", "R5", "R6", "R14")
 def test_no_call_is_lost_while_a_path_is_on_and_nothing_leaks(capsys: pytest.CaptureFixture[str]) -> None:
     seeds = range(int(ONE), int(ONE) + 1) if ONE else range(1, SEEDS + 1)
     began = time.perf_counter()
