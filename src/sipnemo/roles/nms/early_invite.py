@@ -27,15 +27,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sipnemo.nemo.session_list import SessionStatus as Status
-from sipnemo.roles.endpoint import MOVED, Attempts
+from sipnemo.roles.endpoint import Attempts
+from sipnemo.roles.nms.cancelling import CANCELLED_WITHIN, Cancelled, Ended
 from sipnemo.roles.nms.early import Early
-from sipnemo.roles.nms.forward import Forward, Unheard
-from sipnemo.roles.nms.media import body_sdp
+from sipnemo.roles.nms.forward import Forward
+from sipnemo.roles.nms.readdress import readdressed
 from sipnemo.roles.nms.session import Dialog
 from sipnemo.roles.nms.signed import SignedRequest, hop_of
-from sipnemo.roles.nms.translate import contact_line
 from sipnemo.roles.node import Send
-from sipnemo.sip.errors import ParseError
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Request, Response
 from sipnemo.sip.parser import parse
@@ -51,8 +50,6 @@ ANSWER_WITHIN = 2.0
 "Seconds without any answer, after which the next means is tried."
 ASK_EVERY = 1.0
 "Seconds between questions: as long as that may an answer go unnoticed."
-CANCELLED_WITHIN = 1.0
-"Seconds that the end of a cancelled INVITE is waited for, once the CANCEL is answered."
 CANCEL_ANSWERED_WITHIN = 4.0
 "Seconds for an answer to the CANCEL; a proxy that knows of no such INVITE may give none (§16.10)."
 STILL_RINGING = frozenset((408, 491, 500, 503, 504))
@@ -105,7 +102,8 @@ class EarlyInvite(Early):
             node.calls.put_on(session, path)
         if client.state is State.CALLING or node.home.trusts(client.flow):
             self._known = None  # this copy or one before may be the first to arrive
-            client.move(flow, now, self._readdressed(client.data, path, flow))
+            self._moves += 1
+            client.move(flow, now, readdressed(session, client.data, path, flow, self._moves))
             self._timer = node.timers.set(now + ANSWER_WITHIN, self._silent)
         else:
             client.flow = flow
@@ -148,31 +146,6 @@ class EarlyInvite(Early):
         for request in self._asked:
             request.abandon()
         self._asked.clear()
-
-    # ------------------------------------------------------------------------------------------- the same again
-
-    def _readdressed(self, data: bytes, path: Path, flow: Flow) -> bytes:
-        """The INVITE as it was, but for the addresses at which the new path is reached."""
-        try:
-            request = parse(data)
-        except ParseError:
-            return data
-        session = self._session
-        self._moves += 1
-        top = request.names.index("via")
-        request.lines[top] = request.lines[top].partition(MOVED)[0] + f"{MOVED}{self._moves}"
-        span = body_sdp(request)
-        if not isinstance(request, Request) or (span is None and request.body):
-            return data
-        if span is not None and session.media is not None:
-            text = session.media.again(path.media_host)
-            request.body = request.body[: span[0]] + text + request.body[span[1] :]
-            request.set("content-length", str(len(request.body)))
-        if "contact" in request.names:
-            at = request.names.index("contact")
-            contact = path.contact(flow.local.transport, f";mn={session.token}")
-            request.lines[at] = contact_line(request.lines[at], contact)
-        return request.encode()
 
     def _silent(self, now: float) -> None:
         """Nothing has come back: its answers go to the path that is dead."""
@@ -299,7 +272,7 @@ class EarlyInvite(Early):
         client.hush()  # repeated after its end, it would ring again
         client.user = self
         client.flow = flow
-        self._node.layer.request(_Cancelled(self), client.branch, "CANCEL", client.cancel(), flow, now)
+        self._node.layer.request(Cancelled(self), client.branch, "CANCEL", client.cancel(), flow, now)
         self._timer = self._node.timers.set(now + CANCEL_ANSWERED_WITHIN, self.send_anew)
         self._node.timers.set(now + TIMEOUT, lambda _now: client.abandon())
 
@@ -376,7 +349,7 @@ class EarlyInvite(Early):
             client.hush()
             client.flow = flow
             earlier = self._node.layer.clients.get(client.branch + "CANCEL")
-            user = _Ended(self, client, flow)
+            user = Ended(self, client, flow)
             if earlier is None:
                 self._node.layer.request(user, client.branch, "CANCEL", client.cancel(), flow, now)
             elif earlier.finished:
@@ -407,36 +380,3 @@ class EarlyInvite(Early):
 
         for dialog in list(session.dialogs.values()):
             self._node.calls.locate_dialog(dialog, partial(end, dialog), now)
-
-
-class _Cancelled(Unheard):
-    """The user of a CANCEL after which the INVITE is sent anew."""
-
-    def __init__(self, early: EarlyInvite) -> None:
-        self._early = early
-
-    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
-        """200: it is cancelled, or was answered before; 481: it never came."""
-        if 200 <= response.status < 300:
-            self._early.cancelled(response.to_tag, now)
-        elif response.status >= 300:
-            self._early.send_anew(now)
-
-
-class _Ended(Unheard):
-    """The user of a CANCEL that ends the call."""
-
-    def __init__(self, early: EarlyInvite, invite: ClientTransaction, flow: Flow) -> None:
-        self._early = early
-        self._invite = invite
-        self._flow = flow
-
-    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
-        """The INVITE should end with 487 now."""
-        if response.status >= 200:
-            self.wait(now)
-
-    def wait(self, now: float) -> None:
-        """For the 487."""
-        early, invite, flow = self._early, self._invite, self._flow
-        early._node.timers.set(now + CANCELLED_WITHIN, lambda at: early.end_dialogs(invite, flow, at))
