@@ -133,8 +133,9 @@ def test_rtcp_alone_shows_that_a_quiet_far_end_has_followed(direction: str) -> N
     call.gateway.run(5.5)  # RFC 3550 §6.2: every five seconds, more or less
     assert call.session.move is not None
     call.say(UP2, rtcp=True, packets=1)
-    call.gateway.run(1.0)
+    call.gateway.run(1.1)
     assert (call.ended()["ended"], call.ended()["media_down"]) == ("verified", "seen")
+    assert call.ended()["gap_down_ms"] is None, "nobody was waiting"
 
 
 @pytest.mark.req("R7")

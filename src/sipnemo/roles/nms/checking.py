@@ -9,7 +9,7 @@ was heard; packets may have come there when nobody waited for them any more. Of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sipnemo.media.flow import INSIDE, FlowKey
 from sipnemo.roles.nms.outcome import Outcome, Reason
@@ -23,17 +23,21 @@ if TYPE_CHECKING:
     from sipnemo.roles.nms.paths import Path
     from sipnemo.roles.nms.reinvite import Move
 
+RTCP_ASKED_EVERY: Final = 1.0
+"Seconds between looks for RTCP."
+
 
 class Checking:
     """What comes between the SIP-CN's answer and the end of a move."""
 
-    __slots__ = ("_move", "_node", "_timer", "_waited_for_rtcp", "agreed", "final", "heard_at", "seen")
+    __slots__ = ("_move", "_node", "_rtcp_until", "_timer", "agreed", "final", "heard_at", "seen")
 
     def __init__(self, move: Move, node: MobilityServer) -> None:
         self._move = move
         self._node = node
         self._timer: Timer | None = None
-        self._waited_for_rtcp = False
+        self._rtcp_until: float | None = None
+        "Until when RTCP is waited for; None: it is not."
         self.seen = Verification(move.session, node.load.speech(move.session))
         self.heard_at: float | None = None
         "When the first packet of the SIP-CN came by the new path."
@@ -86,10 +90,11 @@ class Checking:
         self._timer = None
         move, path = self._move, self._move.path
         assert path is not None
-        if self.seen.may_have_rtcp and not self._waited_for_rtcp:
-            self._waited_for_rtcp = True
-            rest = max(0.0, RTCP_WITHIN - self._node.settings.move.verify_after)
-            self._timer = self._node.timers.set(now + rest, self._waited)
+        if self.seen.may_have_rtcp and self._rtcp_until is None:
+            self._rtcp_until = now + max(0.0, RTCP_WITHIN - self._node.settings.move.verify_after)
+            self._node.handover.unwatch(move)  # a whole fleet on hold is not worth reading its counters every moment
+        if self._rtcp_until is not None and now < self._rtcp_until:
+            self._timer = self._node.timers.set(min(now + RTCP_ASKED_EVERY, self._rtcp_until), self._ask)
             return
         outcome, reason = self.seen.verdict(path.address)
         if reason is not Reason.NOT_HEARD or self.final is not None:
@@ -131,3 +136,16 @@ class Checking:
 
         keys = tuple(key for key, flow in media.flows.items() if flow.group == INSIDE)
         self._node.act(ReadCounters(self._node.ticket(counted), keys))
+
+    def _ask(self, now: float) -> None:
+        """Has RTCP come?"""
+        path, asked = self._move.path, self._timer
+
+        def counted(answer: Counted, at: float) -> None:
+            if self._move.over or self._move.path is not path or self._timer is not asked:
+                return
+            self.counted(answer.counters, at)
+            if not self._move.over:
+                self._waited(at)
+
+        self._node.act(ReadCounters(self._node.ticket(counted), tuple(self.to_count())))

@@ -43,12 +43,14 @@ class MoveRecord(NamedTuple):
     def of(cls, move: Move, outcome: Outcome, reason: Reason, detail: str) -> MoveRecord:
         """What is to be remembered of a move that ends now."""
         path = move.path or move.session.path
-        heard_at = move.checking.heard_at
+        seen = move.checking.seen
+        # The first RTCP packet of a SIP-CN that was silent anyway is the end of nobody's silence.
+        heard_at = move.checking.heard_at if seen.speaks else None
         up = None if outcome is Outcome.HUNG_UP else 0.0 if move.planned else move.silent_for
         down = (
             None if heard_at is None else 0.0 if move.planned else move.silent_for + max(0.0, heard_at - move.lost_at)
         )
-        media = move.checking.seen.per_direction(path.address)
+        media = seen.per_direction(path.address)
         return cls(move.session.call_id, path.name, outcome, reason, detail, move.answered_after, up, down, media)
 
 

@@ -130,9 +130,14 @@ class Verification:
         return (self.heard(host) > 0 or (up_due and not self.sends)) and (self.sent or not up_due)
 
     @property
+    def speaks(self) -> bool:
+        """Whether RTP of the SIP-CN is due."""
+        return self.sends and self.spoke[1]
+
+    @property
     def may_have_rtcp(self) -> bool:
         """Whether there is no RTP to wait for, and RTCP may come: the SIP-CN has been heard at some time."""
-        return self._rtcp and not (self.sends and self.spoke[1])
+        return self._rtcp and not self.speaks
 
     def verdict(self, host: str) -> tuple[Outcome, Reason]:
         """What is to be said of this path when waiting is over."""
