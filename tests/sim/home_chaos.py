@@ -15,6 +15,8 @@ from sipnemo.roles.hs.bindings import TABLE
 
 SETTLED = 20.0
 "Seconds after a trouble in which a call that cannot be set up is no wonder."
+LONGEST_SILENCE = 28.0
+"Seconds: a server that is away for 12 hears the copy of an INVITE that is sent 15.5 after the first, or no later one."
 BACK = 1900.0
 "Seconds within which everything is registered again, whatever was refused: the longest pause is 1800."
 MOST_REGISTERS = 300
@@ -36,7 +38,7 @@ class HomeRun(Run):
         """The whole run."""
         begin = self.world.now
         for _ in range(self.luck.randint(1, 4)):
-            self.world.clock.at(begin + self.luck.uniform(0.5, TROUBLE - 5.0), self._trouble)
+            self.world.clock.at(begin + self.luck.uniform(0.5, TROUBLE - LONGEST_SILENCE), self._trouble)
         outcome = super().play()
         if self.trouble:
             self._calm()
