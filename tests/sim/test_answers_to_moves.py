@@ -149,3 +149,34 @@ def test_session_timers_run_through_the_gateway(caller: str) -> None:
     call_id = fleet.call(caller, "out1" if caller == "in1" else "in1")
     fleet.world.run(300.0)
     in_order(fleet, call_id)
+
+
+@pytest.mark.req("R4", "R18")
+def test_a_phones_session_refresh_takes_a_challenged_move_along() -> None:
+    """It is an UPDATE without a description (RFC 4028 §7.4); the gateway's offer travels in it."""
+    fleet = Fleet(inside=1, outside=1, phone={"session_expires": 90})
+    call_id = fleet.call("in1", "out1")
+    fleet.world.run(1.0)
+    fleet.refuse_moves("out1", (407, f"Proxy-Authenticate: {CHALLENGE}"))
+    fleet.cut(0)
+    fleet.world.run(5.0)
+    assert outcome(fleet) == {"waiting": 1}
+    assert not fleet.talking(call_id, "in1")
+    fleet.world.run(60.0)
+    assert outcome(fleet) == {"verified": 1}
+    assert fleet.disagreements(call_id, "in1", "out1") == []
+    assert fleet.offers_broken() == []
+    in_order(fleet, call_id)
+
+
+@pytest.mark.req("R4", "R5")
+def test_holding_a_call_takes_its_challenged_move_along() -> None:
+    fleet, call_id, _ = moved((401, f"WWW-Authenticate: {CHALLENGE}"))
+    assert outcome(fleet) == {"waiting": 1}
+    fleet.phones["in1"].command("hold", call_id=call_id)
+    fleet.world.run(1.0)
+    fleet.phones["in1"].command("resume", call_id=call_id)
+    fleet.world.run(3.0)
+    assert fleet.disagreements(call_id, "in1", "out1") == []
+    assert outcome(fleet)["verified"] == 1
+    in_order(fleet, call_id)
