@@ -9,10 +9,11 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Literal
 
 from sim.collide import TRUNK, Collisions
 from sim.fleet import Fleet
-from sipnemo.roles.nms.settings import MoveSettings, ProbeSettings
+from sipnemo.roles.nms.settings import DampingSettings, MoveSettings, PolicySettings, ProbeSettings
 from sipnemo.roles.phone.call import State
 from sipnemo.roles.phone.node import Phone
 
@@ -74,14 +75,19 @@ class Run:
         self.outcome = Outcome(seed)
         self.calls: list[Placed] = []
         self._collisions = Collisions(self)
+        own = Random(f"settings {seed}")
+        returns: tuple[Literal["never", "idle", "by-class"], ...] = ("never", "idle", "by-class")
+        returning = own.choice(returns)
         self.fleet = Fleet(
             seed,
             uplinks=chance.choice((2, 2, 3)),
             rtp_every=0.1,
             nms={
                 "probe": ProbeSettings(probe_every=0.2),
-                "move": MoveSettings(duplicate=seed % 3 == 0),
                 "trunk": TRUNK,
+                "policy": PolicySettings(returning=returning, return_after=own.choice((0.0, 3.0))),
+                "damping": DampingSettings(half_life=own.choice((5.0, 60.0))),
+                "move": MoveSettings(pace=own.choice((2.0, 10_000.0)), duplicate=seed % 3 == 0),
             },
             phone={"answer_after": chance.choice((0.0, 0.0, 2.0))},
         )
