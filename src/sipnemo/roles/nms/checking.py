@@ -97,6 +97,9 @@ class Checking:
             self._timer = self._node.timers.set(min(now + RTCP_ASKED_EVERY, self._rtcp_until), self._ask)
             return
         outcome, reason = self.seen.verdict(path.address)
+        if reason is Reason.SILENT and path.natted and self.final is None:
+            self._look_elsewhere(path)
+            return
         if reason is not Reason.NOT_HEARD or self.final is not None:
             move.end(outcome, reason, now)
             return
@@ -105,6 +108,24 @@ class Checking:
             move.start(now)
         else:
             self.go_back(now)
+
+    def _look_elsewhere(self, path: Path) -> None:
+        """It had not spoken before the move; but what it says since may go to the path that was left (`go_back`)."""
+        move, media = self._move, self._move.session.media
+        keys = tuple(key for key, flow in media.flows.items() if flow.group == INSIDE) if media is not None else ()
+
+        def counted(answer: Counted, at: float) -> None:
+            if move.over or move.path is not path:
+                return
+            self.seen.counted(answer.counters)
+            if any(self.seen.heard(key.host) for key in keys if key.host != path.address):
+                self.unheard(path)
+                self.final = path
+                move.start(at)
+            else:
+                move.end(Outcome.UNVERIFIED, Reason.SILENT, at)
+
+        self._node.act(ReadCounters(self._node.ticket(counted), keys))
 
     def unheard(self, path: Path) -> None:
         """The SIP-CN has agreed to this path, and is not heard by it although it was before."""
