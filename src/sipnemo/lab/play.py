@@ -10,7 +10,7 @@ from pathlib import Path
 from sipnemo.lab import tally
 from sipnemo.lab.chronicle import Chronicle
 from sipnemo.lab.live import Screen
-from sipnemo.lab.processes import SIPNEMO, ProgramError
+from sipnemo.lab.processes import SIPNEMO, ProgramError, Server
 from sipnemo.lab.report import Run
 from sipnemo.lab.scenario import CUTS, Scenario, Step
 from sipnemo.lab.stage import AT_ONCE, Stage
@@ -98,7 +98,7 @@ class Play(Stage):
             case "stop" | "kill" | "restart":
                 return self.stop(step)
             case "start":
-                self.servers[step.server].start_again()
+                return self.start(self.servers[step.server])
         return time.monotonic()
 
     def restore(self, number: int) -> float:
@@ -118,7 +118,14 @@ class Play(Stage):
         server.stop(at_once=step.do == "kill")
         if step.do == "restart":
             self.until(lambda: server.process.poll() is not None, f"{step.server} to end", server)
-            server.start_again()
+            self.start(server)
+        return at
+
+    def start(self, server: Server) -> float:
+        """Run a server again; what comes next on the time line waits until it serves, however slow the machine."""
+        at = time.monotonic()
+        server.start_again()
+        self.until(server.ready, f"{server.name} to be ready again", server)
         return at
 
     def call(self, caller: Side) -> None:

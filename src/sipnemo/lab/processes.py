@@ -81,8 +81,13 @@ class Server(Program):
         self._ready = False
         super().__init__(host, name, [name, "--config", str(config)], logs, env=environment)
 
+    def start_again(self) -> None:
+        """Run it anew, and it is not ready until it says so again."""
+        self._ready = False
+        super().start_again()
+
     def ready(self) -> bool:
-        """Whether it has ever said READY=1."""
+        """Whether it has said READY=1 since it was started."""
         self.check()
         while not self._ready:
             try:
