@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from dialog_world import UP1, UP2, Talk, address, direction, sdp, version
-from nms_world import FAR, PHONE
+from nms_world import FAR, INSIDE, PHONE
 
-from sipnemo.roles.nms.settings import ProbeSettings
+from sipnemo.roles.nms.settings import MoveSettings, ProbeSettings
 
 pytestmark = pytest.mark.req("R5")
 
@@ -355,3 +355,24 @@ def test_a_far_end_that_has_moved_is_reached_although_its_re_invite_is_refused(t
     ours = talk.gateway.got(new, "INVITE")
     assert len(ours) == 1
     assert address(ours[0]) == UP2
+
+
+def test_a_move_that_still_waits_for_its_turn_is_spared_by_the_phones_own_offer() -> None:
+    talk = Talk(move=MoveSettings(pace=1.0))
+    gateway = talk.gateway
+    for number in range(3):  # urgent calls, which go first
+        invite = gateway.call("Priority: emergency", call_id=f"sos{number}")
+        gateway.answer(FAR, invite, 200, "Contact: <sip:cn@192.0.2.9>")
+        gateway.request(
+            PHONE, INSIDE, "ACK", "sip:cn@192.0.2.9", to="<sip:cn@192.0.2.9>;tag=cn", call_id=f"sos{number}"
+        )
+    talk.cut()
+    assert talk.session.move in gateway.node.handover.pacing.places
+    before = len(gateway.got(FAR, "INVITE"))
+    talk.mn("INVITE", body=sdp("10.7.0.11", "sendonly", 2))
+    assert talk.via(talk.last(FAR, "INVITE")) == UP2
+    talk.cn_answers(200, body=sdp("192.0.2.9", "recvonly", 2))
+    talk.mn("ACK", cseq=2)
+    assert talk.session.move not in gateway.node.handover.pacing.places
+    gateway.run(20.0)
+    assert len([m for m in gateway.got(FAR, "INVITE")[before:] if m.call_id == "c1"]) == 1

@@ -241,6 +241,7 @@ class Move:
             return  # that is the path to be left
         self.path = path
         self._quiet()
+        self._handover.pacing.forget(self)
         self.waiting_for_path = self.waiting_for_turn = self.asleep = False
         self._handover.watch(self, now)
         if self.session.media is not None:
