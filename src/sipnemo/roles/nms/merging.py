@@ -111,6 +111,8 @@ class Merging:
         if session.media is not None and session.media.answers(False):  # the 2xx made an offer
             body = self._node.calls.body_in(session, response, True, session.path.nowhere, now)[0]
         session.ack_awaited_until = 0.0
+        session.acknowledged = True
+        self._node.calls.unacknowledged.pop(session, None)
         self._node.own_requests.ack_inside(session, body, now)
 
     def acknowledged(self, session: Session, outward: bool, described: bool, path: Path, now: float) -> None:
