@@ -37,6 +37,8 @@ class Setup:
             uplink.jitter = chance.choice((0.0, 0.005))
             uplink.loss = chance.choice((0.0, 0.0, 0.01))
         self.told = [f"{self.way} {self.wire} {phone} over {uplinks} uplinks"]
+        if chance.random() < 0.5:
+            fleet.world.run(5.0)  # else the round trips have just grown, and paths may be OFF for a moment
         self.kills = 0
         clock, now = fleet.world.clock, fleet.world.now
         at = now + chance.uniform(0.0, after + 1.0)

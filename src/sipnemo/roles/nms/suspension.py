@@ -117,6 +117,9 @@ class Goodbyes:
         """A path is back."""
         for owed in self._owed.values():
             owed.due_at = now
+            if owed.request is not None and owed.path is not None and not owed.path.on:
+                owed.request.abandon()  # it was sent over a path that has turned out to be dead
+                owed.request, owed.under_way = None, False
         if self._owed:
             self._set(now)
 
@@ -151,7 +154,8 @@ class Goodbyes:
             if flow is None:
                 self._later(session, at)
             else:
-                SignedRequest(self._node, self, session, owed.dialog, "BYE", owed.lines, "").send(flow, at)
+                owed.request = SignedRequest(self._node, self, session, owed.dialog, "BYE", owed.lines, "")
+                owed.request.send(flow, at)
 
         self._node.calls.locate_dialog(owed.dialog, located, now)
 
@@ -179,7 +183,7 @@ class Goodbyes:
 class Owed:
     """One BYE."""
 
-    __slots__ = ("dialog", "due_at", "lines", "path", "under_way", "until")
+    __slots__ = ("dialog", "due_at", "lines", "path", "request", "under_way", "until")
 
     def __init__(self, dialog: Dialog, lines: tuple[str, ...], until: float, due_at: float) -> None:
         self.dialog = dialog
@@ -191,6 +195,8 @@ class Owed:
         self.under_way = False
         self.path: Path | None = None
         "What it was last sent over."
+        self.request: SignedRequest | None = None
+        "The BYE on its way."
 
 
 def _reason(bye: Request) -> str:
