@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -89,3 +90,19 @@ def test_a_failure_makes_nobody_else_wait_for_ever() -> None:
         queue.fire(1.5)
     run(queue, 10.0)
     assert seen == [2.001]
+
+
+def test_a_flood_of_those_who_wait_no_more_does_not_fill_the_memory() -> None:
+    queue = TimerQueue()
+    line = queue.line(32.0)
+    staying = Guest()
+    line.join(staying, 0.0)
+    for number in range(20_000):
+        guest = Guest()
+        line.join(guest, number / 10_000)
+        guest.due_at = NEVER
+        queue.leave()
+    assert len(gc.get_referrers(Guest)) < 2000
+    assert line.tidy() == 1
+    run(queue, 40.0)
+    assert staying.times == [32.0]

@@ -24,6 +24,10 @@ _SLOTS: Final = 1000.0
 "Slots per second: timers are rounded up to the next millisecond and share a list."
 
 
+_FEW: Final = 1000
+"So many who wait no more may stand in the lines."
+
+
 class Timer:
     """One pending call; a cancelled one leaves nothing behind."""
 
@@ -78,6 +82,7 @@ class Line:
         while wait and wait[0][0] <= now:
             at, first = wait.popleft()
             if first.due_at == at:
+                first.due_at = NEVER
                 first.due(now)
 
     def next(self) -> float:
@@ -89,6 +94,11 @@ class Line:
                 return at + self.late
             wait.popleft()
         return NEVER
+
+    def tidy(self) -> int:
+        """Forget who waits no more; returns how many are left."""
+        self._wait = deque([(at, waiting) for at, waiting in self._wait if waiting.due_at == at])
+        return len(self._wait)
 
     def __len__(self) -> int:
         return sum(waiting.due_at == at for at, waiting in self._wait)
@@ -103,6 +113,10 @@ class TimerQueue:
         self._lines: dict[tuple[float, float], Line] = {}
         self.next = NEVER
         "Nothing is to be done before."
+        self._left = 0
+        "How many have left the lines before their time since these were tidied."
+        self._patience = _FEW
+        "How many may before they are tidied again."
 
     def set(self, at: float, function: Callable[[float], None]) -> Timer:
         """Call `function(now)` when `now` reaches `at`."""
@@ -125,6 +139,13 @@ class TimerQueue:
         if key not in self._lines:
             self._lines[key] = Line(self, span, late)
         return self._lines[key]
+
+    def leave(self) -> None:
+        """Somebody in a line waits no more: a flood of them must not fill the memory until their time would come."""
+        self._left += 1
+        if self._left >= self._patience:
+            self._left = 0
+            self._patience = _FEW + sum([line.tidy() for line in self._lines.values()])
 
     def hurry(self, at: float) -> None:
         """There is something to do at this instant."""

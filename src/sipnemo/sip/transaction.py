@@ -147,6 +147,8 @@ class ClientTransaction:
     def terminate(self) -> None:
         """Leave the layer."""
         self.state = TERMINATED
+        if self.due_at != NEVER:
+            self.layer.timers.leave()
         self._stop()
         self.layer.forget_client(self)
         self.user = NOBODY
@@ -332,6 +334,8 @@ class ServerTransaction:
     def terminate(self) -> None:
         """Leave the layer."""
         self.state = TERMINATED
+        if self.due_at != NEVER:
+            self.layer.timers.leave()
         self._stop()
         self.layer.forget_server(self)
         self.user = None
