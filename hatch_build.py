@@ -13,7 +13,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PACKAGES = ("sip", "sdp", "nemo", "media", "roles", "roles/hs", "roles/nms", "roles/phone")
+PACKAGES = ("sip", "sdp", "nemo", "media", "roles")
 WANTED = os.environ.get("SIPNEMO_COMPILE") == "1"
 
 
@@ -32,7 +32,7 @@ class CompileHook(BuildHookInterface[Any]):
         from setuptools import Distribution
 
         source = Path(self.root, "src")
-        files = [f for package in PACKAGES for f in sorted((source / "sipnemo" / package).glob("*.py"))]
+        files = [f for package in PACKAGES for f in sorted((source / "sipnemo" / package).rglob("*.py"))]
         os.chdir(source)
         sys.argv[1:] = []  # mypycify reads it
         modules = mypycify([str(f.relative_to(source)) for f in files if f.name != "__init__.py"], opt_level="2")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sim.fleet import Fleet
-from sipnemo.roles.nms.damping import most_moves
-from sipnemo.roles.nms.paths import Path
+from sipnemo.roles.nms.path.damping import most_moves
+from sipnemo.roles.nms.path.paths import Path
 from sipnemo.roles.nms.settings import DampingSettings, PolicySettings, ProbeSettings
 
 FIRST, SECOND, THIRD = "198.51.100.7", "203.0.113.7", "198.18.0.7"

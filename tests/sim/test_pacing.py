@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sim.fleet import Fleet, nms_settings
-from sipnemo.roles.nms.hops import OFFER
+from sipnemo.roles.nms.move.hops import OFFER
 from sipnemo.roles.nms.settings import MediaSettings, MoveSettings, PolicySettings
 from sipnemo.sip.message import Request
 from sipnemo.sip.parser import parse

@@ -8,7 +8,7 @@ import pytest
 
 from sim.fleet import INSIDE, Fleet
 from sim.moody_home import Home, register
-from sipnemo.roles.nms.kept import PHONES
+from sipnemo.roles.nms.phone.kept import PHONES
 from sipnemo.roles.nms.settings import IfaceSettings
 
 pytestmark = pytest.mark.req("R16")

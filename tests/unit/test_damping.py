@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from sipnemo.roles.nms.damping import Penalty, most_moves
+from sipnemo.roles.nms.path.damping import Penalty, most_moves
 from sipnemo.roles.nms.settings import DampingSettings
 
 DEFAULT = DampingSettings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sipnemo.roles.nms.hops import DEFER, OFFER, PAUSE, Hop, Hops
+from sipnemo.roles.nms.move.hops import DEFER, OFFER, PAUSE, Hop, Hops
 from sipnemo.sip.message import Response
 from sipnemo.sip.parser import parse
 

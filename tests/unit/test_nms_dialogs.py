@@ -168,7 +168,7 @@ def test_a_scanner_does_not_set_the_pace_of_the_log(gateway: Gateway) -> None:
 
 
 def test_subscriptions_take_bounded_room(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sipnemo.roles.nms.relay.MOST_USAGES", 20)
+    monkeypatch.setattr("sipnemo.roles.nms.call.relay.MOST_USAGES", 20)
     for number in range(30):
         gateway.request(
             PHONE, INSIDE, "SUBSCRIBE", "sip:cn@192.0.2.9", "Contact: <sip:mn@10.7.0.11>", call_id=f"s{number}"
@@ -197,7 +197,7 @@ def register(gateway: Gateway, number: int = 0) -> Request:
 
 
 def test_a_phone_too_many_is_told_so(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sipnemo.roles.nms.bindings.MAX_SIP_MNS", 1)
+    monkeypatch.setattr("sipnemo.roles.nms.phone.bindings.MAX_SIP_MNS", 1)
     for number in (0, 1):
         asked = register(gateway, number)
         gateway.answer(FAR, asked, 200, f"Contact: {asked.value('contact')}")

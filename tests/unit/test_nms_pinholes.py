@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from nms_world import UPLINKS, Gateway
 
-from sipnemo.roles.nms.pinholes import KEEP_ALIVE, STREAM_EVERY
+from sipnemo.roles.nms.path.pinholes import KEEP_ALIVE, STREAM_EVERY
 from sipnemo.roles.node import Action, Send
 
 UP1, UP2 = UPLINKS.values()

@@ -9,7 +9,7 @@ from nms_world import FAR, INSIDE, PHONE, SETTINGS, UPLINKS, Gateway
 
 from sipnemo.media.flow import INSIDE as TO_PHONES
 from sipnemo.media.flow import FlowKey
-from sipnemo.roles.nms.outcome import Reason, reason_of
+from sipnemo.roles.nms.move.outcome import Reason, reason_of
 from sipnemo.roles.nms.settings import EfaceSettings
 from sipnemo.roles.node import Link
 from sipnemo.sip.message import Request

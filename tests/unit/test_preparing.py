@@ -8,7 +8,7 @@ from sys import getsizeof
 import pytest
 
 from sipnemo.media.ports import PortPool
-from sipnemo.roles.nms.media import SessionMedia
+from sipnemo.roles.nms.call.media import SessionMedia
 
 SDP = "v=0\r\no=- 7 1 IN IP4 10.7.0.11\r\ns=-\r\nc=IN IP4 10.7.0.11\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0 18\r\n"
 FAR = SDP.replace("10.7.0.11", "192.0.2.101")

@@ -10,10 +10,10 @@ import pytest
 from sipnemo.media.ports import PortPool
 from sipnemo.nemo.session_list import SessionStatus
 from sipnemo.nemo.urgency import EMERGENCY, NAMED, NAMESPACES, named, stated
-from sipnemo.roles.nms.media import SessionMedia
-from sipnemo.roles.nms.order import NO_MEDIA, ON_HOLD, RINGING, SPEAKING, kind, of_request, rank
-from sipnemo.roles.nms.paths import Path
-from sipnemo.roles.nms.session import Session
+from sipnemo.roles.nms.call.media import SessionMedia
+from sipnemo.roles.nms.call.session import Session
+from sipnemo.roles.nms.move.order import NO_MEDIA, ON_HOLD, RINGING, SPEAKING, kind, of_request, rank
+from sipnemo.roles.nms.path.paths import Path
 from sipnemo.roles.nms.settings import EfaceSettings, PolicySettings
 from sipnemo.sip.flow import Flow, Local
 from sipnemo.sip.message import Request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sipnemo.roles.nms.window import LEAST, Meter, Window
+from sipnemo.roles.nms.move.window import LEAST, Meter, Window
 
 
 def test_the_window_opens_by_one_with_every_answer() -> None:

@@ -1,1 +1,1 @@
-"""The SIP-NMS, one story a file. Open `node.py` first."""
+"""The SIP-NMS, one story a file, in five folders. Open `node.py` first."""

@@ -12,36 +12,36 @@ from sipnemo.media.flow import INSIDE, MediaPath
 from sipnemo.media.ports import PortPool
 from sipnemo.nemo.policy import Policy, SessionView, priority
 from sipnemo.roles.endpoint import Endpoint, host_text
-from sipnemo.roles.nms.answers import Answers
-from sipnemo.roles.nms.bindings import Bindings
-from sipnemo.roles.nms.calls import Calls
-from sipnemo.roles.nms.damping import Damping
-from sipnemo.roles.nms.doubling import Doubling
-from sipnemo.roles.nms.handover import Handover
-from sipnemo.roles.nms.home import Home
-from sipnemo.roles.nms.in_dialog import InDialog
-from sipnemo.roles.nms.inviting import Inviting
-from sipnemo.roles.nms.kept import Kept
-from sipnemo.roles.nms.load import LoadMeter
-from sipnemo.roles.nms.merging import Merging
-from sipnemo.roles.nms.nat import Nat
-from sipnemo.roles.nms.own_requests import OwnRequests
-from sipnemo.roles.nms.paths import Path, Paths
-from sipnemo.roles.nms.pinholes import Pinholes
-from sipnemo.roles.nms.preparing import Preparing
-from sipnemo.roles.nms.probe import Prober
-from sipnemo.roles.nms.registering import Registering
-from sipnemo.roles.nms.relay import Relay
+from sipnemo.roles.nms.call.answers import Answers
+from sipnemo.roles.nms.call.calls import Calls
+from sipnemo.roles.nms.call.in_dialog import InDialog
+from sipnemo.roles.nms.call.inviting import Inviting
+from sipnemo.roles.nms.call.own_requests import OwnRequests
+from sipnemo.roles.nms.call.relay import Relay
+from sipnemo.roles.nms.call.rescue import fail_the_rest, rescue
+from sipnemo.roles.nms.call.session import Session
+from sipnemo.roles.nms.call.session_timers import SessionTimers
+from sipnemo.roles.nms.call.strangers import Strangers
+from sipnemo.roles.nms.call.suspension import Goodbyes, Suspension
+from sipnemo.roles.nms.call.trunk import Trunk
+from sipnemo.roles.nms.home.home import Home
+from sipnemo.roles.nms.move.doubling import Doubling
+from sipnemo.roles.nms.move.handover import Handover
+from sipnemo.roles.nms.move.merging import Merging
+from sipnemo.roles.nms.move.preparing import Preparing
+from sipnemo.roles.nms.move.returning import Returning
+from sipnemo.roles.nms.move.settling import Settling
+from sipnemo.roles.nms.path.damping import Damping
+from sipnemo.roles.nms.path.load import LoadMeter
+from sipnemo.roles.nms.path.nat import Nat
+from sipnemo.roles.nms.path.paths import Path, Paths
+from sipnemo.roles.nms.path.pinholes import Pinholes
+from sipnemo.roles.nms.path.probe import Prober
+from sipnemo.roles.nms.phone.bindings import Bindings
+from sipnemo.roles.nms.phone.kept import Kept
+from sipnemo.roles.nms.phone.registering import Registering
 from sipnemo.roles.nms.report import Report
-from sipnemo.roles.nms.rescue import fail_the_rest, rescue
-from sipnemo.roles.nms.returning import Returning
-from sipnemo.roles.nms.session import Session
-from sipnemo.roles.nms.session_timers import SessionTimers
 from sipnemo.roles.nms.settings import NmsSettings
-from sipnemo.roles.nms.settling import Settling
-from sipnemo.roles.nms.strangers import Strangers
-from sipnemo.roles.nms.suspension import Goodbyes, Suspension
-from sipnemo.roles.nms.trunk import Trunk
 from sipnemo.roles.node import (
     Closed,
     Command,

@@ -11,8 +11,8 @@ from sipnemo.roles.node import Command
 from sipnemo.sip.message import uri_of
 
 if TYPE_CHECKING:
+    from sipnemo.roles.nms.call.session import Session
     from sipnemo.roles.nms.node import MobilityServer
-    from sipnemo.roles.nms.session import Session
 
 
 class Report:

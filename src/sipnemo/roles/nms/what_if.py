@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from sipnemo.nemo.egress_list import EgressEntry, PathKey, Status
 from sipnemo.nemo.policy import Policy, SessionView
-from sipnemo.roles.nms.reach import media_families, signalling_families
+from sipnemo.roles.nms.path.reach import media_families, signalling_families
 from sipnemo.sip.message import uri_of
 
 if TYPE_CHECKING:
     from sipnemo.roles.nms.node import MobilityServer
-    from sipnemo.roles.nms.paths import Path
+    from sipnemo.roles.nms.path.paths import Path
 
 BOTH = (4, 6)
 

@@ -1,0 +1,1 @@
+"""The gateway's own registration with its SIP-HS. Begin with `home.py`."""

@@ -1,0 +1,1 @@
+"""Calls change their path. Begin with `handover.py`; `reinvite.py` is one call's move."""

@@ -1,0 +1,1 @@
+"""The SIP-MNs and their registrations. Begin with `bindings.py`."""
