@@ -424,6 +424,30 @@ def test_an_in_dialog_request_to_the_server_finds_no_dialog(caller: Peer) -> Non
     assert caller.starts == ["481"]
 
 
+@pytest.mark.req("MH-11")
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        pytest.param([], "407", id="a challenge"),
+        pytest.param(["Max-Breadth: many"], "400", id="a refusal"),
+    ],
+)
+def test_the_ack_of_our_own_refusal_goes_no_further(
+    gateway: Gateway, uri: str, caller: Peer, lines: list[str], status: str
+) -> None:
+    """RFC 3261 §17.1.1.3: hop by hop, also where nothing was kept of the INVITE (§8.2.7)."""
+    whose = "<sip:alice@home.example>;tag=a" if status == "407" else ""
+    branch = caller.request("INVITE", uri, *lines, from_=whose)
+    refusal = caller.inbox[-1]
+    assert isinstance(refusal, Response)
+    assert caller.starts == [status]
+    for _ in range(2):
+        caller.request("ACK", uri, branch=branch, cseq=caller.cseq, from_=whose, to=refusal.value("to"))
+    assert [path.starts for path in gateway.paths] == [[], [], []]
+    caller.request("ACK", uri, cseq=caller.cseq, from_=whose, to=f"<{uri}>;tag=theirs")
+    assert gateway.paths[0].starts == ["ACK"]  # of a 2xx: end to end
+
+
 def test_an_ack_is_never_answered_nor_relayed(home: Home, caller: Peer) -> None:
     caller.request("ACK", "sip:x@203.0.113.77", to="<sip:x@y>;tag=x")
     caller.request("ACK", "sip:nobody@home.example", to="<sip:x@y>;tag=x")

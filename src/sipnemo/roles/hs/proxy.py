@@ -19,6 +19,7 @@ from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Request, uri_of
 from sipnemo.sip.server_location import Target
 from sipnemo.sip.transaction import ServerTransaction
+from sipnemo.sip.transaction_layer import server_key
 from sipnemo.sip.uri import Uri, UriError, host_port, is_address, parse, unescape
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Proxy:
         """Pass an ACK of a 2xx on; no transaction, no answer (§16.11)."""
         hs = self._hs
         call = hs.calls.get(request.call_id)
+        if call is None and self._refused(request):
+            return
         onward = request.copy()
         try:
             destination = self._destination(onward)
@@ -100,6 +103,14 @@ class Proxy:
             hs.act(Send(outgoing.encode(hs.domain.via(hop.flow, branch), hop), hop.flow))
         elif hop.next_uri is not None:
             hs.find_targets(hop.next_uri, located, now)
+
+    def _refused(self, ack: Request) -> bool:
+        """Whether an ACK is of a refusal of our own, of which nothing was kept (§8.2.7): it ends here (§17.1.1.3).
+
+        The To tag tells: ours is made of what INVITE and ACK have in common.
+        """
+        token = self._hs.ids.token
+        return ack.to_tag in (token(server_key(ack, "INVITE")), token(ack.branch))
 
     # ---------------------------------------------------------------------------------------------------- where to
 
