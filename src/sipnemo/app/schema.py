@@ -391,7 +391,8 @@ HS: Final = Schema(
                 Key(
                     "path_timeout",
                     seconds(0.1, 30),
-                    "Silence after which a call to a gateway is tried on its next uplink as well (MH-11).",
+                    "Silence after which a call to a gateway is tried on its next uplink as well (MH-11); "
+                    "requests within a call wait 0.8 s at most.",
                     2.0,
                 ),
                 Key(

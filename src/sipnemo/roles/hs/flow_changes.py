@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sipnemo.roles.endpoint import MOVED
 from sipnemo.roles.hs.bindings import Binding, Record
+from sipnemo.roles.hs.leg import Leg
 from sipnemo.sip.flow import Flow, Local
 from sipnemo.sip.message import Request
 from sipnemo.sip.transaction import ClientTransaction, ServerTransaction, State
@@ -41,9 +42,9 @@ class FlowChanges:
         best = left[0]
         for client in list(hs.layer.clients.values()):
             if client.flow in gone:
-                client.move(best, now)
+                _follow(client, best, now)
         for client in self._waiting.pop(record.user, ()):
-            client.move(best, now)
+            _follow(client, best, now)
         for server in list(hs.layer.servers.values()):
             if server.flow in gone:
                 server.flow = best
@@ -77,6 +78,14 @@ class FlowChanges:
         if hs.knows(flow, now) or (flow.reliable and hs.knows_host(flow.remote[0], now)):
             server.flow = flow
             server.request.lines[at] = via
+
+
+def _follow(client: ClientTransaction, flow: Flow, now: float) -> None:
+    """Go on over this flow, unless the request has been answered over another: it would begin anew there."""
+    if isinstance(client.user, Leg) and client.user.ended and client.state < State.PROCEEDING:
+        client.abandon()
+    else:
+        client.move(flow, now)
 
 
 def _lasts(client: ClientTransaction) -> bool:

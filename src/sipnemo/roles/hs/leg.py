@@ -3,7 +3,8 @@
 The ways to a SIP-NMS are its flows, best Priority first. When the first is silent for `path_timeout` the next is
 tried as well, but the first is not given up: if only an answer was late, the SIP-NMS sees the same request twice,
 knows it as merged (RFC 3261 §8.2.2.2), and whichever copy it goes on with is the call. The copy that speaks first
-is kept; others are cancelled as soon as they speak, so there is never a second call.
+is kept; others are cancelled as soon as they speak, so there is never a second call. The first answer is the answer of
+all (`verdict.py`): nobody waits for what a dead path may still bring.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from typing import TYPE_CHECKING, Final
 
 from sipnemo.roles.endpoint import LARGEST_DATAGRAM
 from sipnemo.roles.hs.outgoing import Hop
+from sipnemo.roles.hs.verdict import FLOW_FAILED, NOT_THIS_WAY, is_known_already, weight
 from sipnemo.sip.flow import Flow
 from sipnemo.sip.message import Response
 from sipnemo.sip.server_location import Target
 from sipnemo.sip.timers import TIMEOUT, TIMER_C, Timer
-from sipnemo.sip.transaction import ClientTransaction, InviteClient, State
+from sipnemo.sip.transaction import NOBODY, ClientTransaction, InviteClient, State
 
 if TYPE_CHECKING:
     from sipnemo.roles.hs.fork import Fork
 
-FLOW_FAILED: Final = 430
-"RFC 5626 §11.4."
+WITHIN_DIALOG: Final = 0.8
+"""Patience for a request within a dialog, where `path_timeout` is not even shorter: its first repetition (T1) could
+have been answered as well. One copy too many rings nowhere; the SIP-NMS knows it by its CSeq."""
 
 
 class Leg:
@@ -33,6 +36,8 @@ class Leg:
         self._hs: Final = fork.hs
         self._hops: Final = hops
         "Not tried yet."
+        self._within: Final = fork.server.request.to_tag != ""
+        "Whether the request is within a dialog."
         self._pending: Final[dict[ClientTransaction, Hop]] = {}
         self._tried: Final[set[Flow]] = set()
         self._cancelled: Final[set[ClientTransaction]] = set()
@@ -91,7 +96,11 @@ class Leg:
         self._pending[client] = hop
         self._tried.add(flow)
         if hop.watched or (self._hops and flow.reliable):
-            self._patience = hs.timers.set(now + hs.settings.path_timeout, self._silent)
+            self._be_patient(now)
+
+    def _be_patient(self, now: float) -> None:
+        limit = self._hs.settings.path_timeout
+        self._patience = self._hs.timers.set(now + (min(limit, WITHIN_DIALOG) if self._within else limit), self._silent)
 
     def _locate(self, hop: Hop, now: float) -> None:
         assert hop.next_uri is not None
@@ -121,10 +130,11 @@ class Leg:
             self._look_again(now)
         if not self._hops:
             if self._pending:
-                self._patience = self._hs.timers.set(now + self._hs.settings.path_timeout, self._silent)
+                self._be_patient(now)
             return
-        for client, hop in self._pending.items():
-            self._suspect(client.flow, hop, "no answer", now)
+        if not self._within:  # else it may be the phone that takes its time: `_outrun` tells
+            for client, hop in self._pending.items():
+                self._suspect(client.flow, hop, "no answer", now)
         self._next(now)
 
     def _look_again(self, now: float) -> None:
@@ -158,14 +168,14 @@ class Leg:
             self._provisional(client, response, now)
             return
         hop = self._pending.pop(client, None)
-        if self._heard is client:
+        spoke = self._heard is client
+        if spoke:
             self._heard = None
         if status < 300:
             self._stop_waiting()
             self._hops.clear()
-            if client.method == "INVITE":  # the others may have been late only
-                for other in list(self._pending):
-                    self._cancel(other, now)
+            self._outrun(client, now)
+            if client.method == "INVITE":
                 self._hs.remember_call(response.call_id, client.flow, now)
             first = not self._ended
             self._ended = True
@@ -177,10 +187,42 @@ class Leg:
         if hop.watched and status == FLOW_FAILED:
             self._suspect(client.flow, hop, "430 Flow Failed", now)
         self._better(status, response)
-        if self._hops and status in (408, FLOW_FAILED, 503):
+        if self._hops and status in NOT_THIS_WAY:
             self._next(now)
         elif not self._pending and not self._locating:
             self._end(self._status, self._response, now)
+        elif self._heard is not None or status == FLOW_FAILED or (self._locating and status in NOT_THIS_WAY):
+            pass  # another copy is the one that counts, or may be
+        elif self._pending and not spoke and is_known_already(status, self._within):
+            self._fetch(client.flow, now)
+        else:
+            self._hops.clear()
+            self._outrun(client, now)
+            self._end(self._status, self._response, now)
+
+    def _fetch(self, flow: Flow, now: float) -> None:
+        """The SIP-NMS has a copy, and its answer does not come: the same transaction asks for it by the flow that
+        works. There it is a retransmission (§17.2.3), and its answer is repeated (as in `flow_changes.py`)."""
+        self._stop_waiting()
+        self._hops.clear()
+        for client, hop in self._pending.items():
+            if hop.watched and client.state < State.PROCEEDING:
+                client.move(flow, now)
+
+    def _outrun(self, winner: ClientTransaction, now: float) -> None:
+        """One copy has been answered. Others may only be late: those of an INVITE are cancelled when they speak."""
+        for client, hop in list(self._pending.items()):
+            if client is winner:
+                continue
+            if self._within and client.state < State.PROCEEDING and client.flow != winner.flow:
+                self._suspect(client.flow, hop, "no answer", now)
+            if client.state is State.PROCEEDING and client.method == "INVITE":
+                self._cancel(client, now)
+            elif client.method == "INVITE" or not winner.finished:
+                client.hush()
+            else:
+                del self._pending[client]
+                client.abandon()
 
     def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
         """No final response to one of the copies: 408 or 503 of our own making."""
@@ -204,9 +246,7 @@ class Leg:
             self._heard = client
             self._stop_waiting()
             self._hops.clear()
-            for other in self._pending:
-                if other is not client:
-                    other.hush()
+            self._outrun(client, now)
         elif self._heard is not client:
             self._cancel(client, now)
             return
@@ -216,7 +256,7 @@ class Leg:
 
     def _better(self, status: int, response: Response | None) -> None:
         """Keep what says most about the request rather than about one of the ways to it."""
-        if not self._status or _weight(status, response) >= _weight(self._status, self._response):
+        if not self._status or weight(status, response) >= weight(self._status, self._response):
             self._status, self._response = status, response
 
     def _cancel(self, client: ClientTransaction, now: float) -> None:
@@ -225,7 +265,7 @@ class Leg:
             return
         self._cancelled.add(client)
         hs = self._hs
-        hs.layer.request(IGNORED, client.branch, "CANCEL", client.cancel(), client.flow, now)
+        hs.layer.request(NOBODY, client.branch, "CANCEL", client.cancel(), client.flow, now)
         hs.timers.set(now + TIMEOUT, lambda at: client.give_up(408, at))
 
     def _stop_waiting(self) -> None:
@@ -250,24 +290,3 @@ class Leg:
     def ended(self) -> bool:
         """Whether the final response of this leg has been handed up."""
         return self._ended
-
-
-def _weight(status: int, response: Response | None) -> int:
-    if status in (482, FLOW_FAILED):
-        return 0
-    if status in (408, 480, 503):
-        return 2 if response is not None else 1
-    return 3
-
-
-class _Ignored:
-    """What becomes of a CANCEL is nobody's concern: the INVITE's own end tells."""
-
-    def on_response(self, client: ClientTransaction, response: Response, now: float) -> None:
-        """Nothing follows."""
-
-    def on_failure(self, client: ClientTransaction, status: int, now: float) -> None:
-        """Nothing follows."""
-
-
-IGNORED: Final = _Ignored()
