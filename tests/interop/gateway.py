@@ -147,6 +147,7 @@ class GatewayWorld:
             },
             "[iface]": {"address": INSIDE, "transports": list(ALL)},
             "[probe]": {"probe_idle_every": 0.5, "hold_down": 0.5},
+            "[damping]": {"suppress": 1000},  # tests cut the preferred uplink all the time
         }
         tables |= self.nms_tables
         efaces = [

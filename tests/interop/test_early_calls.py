@@ -20,7 +20,7 @@ pytestmark = pytest.mark.programs("baresip", "kamailio", "kamailio-tls", "openss
 BOTH_WAYS = pytest.mark.parametrize(
     ("caller", "called"), [pytest.param("dave", "bob", id="in"), pytest.param("alice", "carol", id="out")]
 )
-CUTS = pytest.mark.parametrize("how", ["carrier", "silent"])
+CUTS = pytest.mark.parametrize("how", ["carrier", pytest.param("silent", marks=pytest.mark.long)])
 
 
 @pytest.fixture(scope="module")

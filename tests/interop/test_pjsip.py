@@ -60,7 +60,7 @@ def test_calls_outlive_their_uplink(world: GatewayWorld, transport: Transport, i
 
 
 @pytest.mark.req("R3")
-@pytest.mark.parametrize("caller", ["alice", "carol"])
+@pytest.mark.parametrize("caller", ["alice", pytest.param("carol", marks=pytest.mark.long)])
 @pairs
 def test_a_ringing_call_outlives_its_uplink(
     world: GatewayWorld, transport: Transport, inside: Make, outside: Make, caller: str
@@ -80,7 +80,7 @@ def test_a_ringing_call_outlives_its_uplink(
 
 
 @pytest.mark.req("R5")
-@pytest.mark.parametrize("holder", ["alice", "carol"])
+@pytest.mark.parametrize("holder", ["alice", pytest.param("carol", marks=pytest.mark.long)])
 @transports
 def test_a_call_on_hold_moves_and_is_resumed(world: GatewayWorld, transport: Transport, holder: str) -> None:
     with world.calm(), phones(world, transport, inside="pjsip", outside="pjsip") as people:

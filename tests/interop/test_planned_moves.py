@@ -41,7 +41,7 @@ class Kind(NamedTuple):
     scope="module",
     params=[
         pytest.param(Kind("auto", False), id="kernel"),
-        pytest.param(Kind("userspace", True), id="userspace, doubled"),
+        pytest.param(Kind("userspace", True), id="userspace, doubled", marks=pytest.mark.long),
         pytest.param(Kind("auto", True), id="kernel, doubled"),
         pytest.param(Kind("userspace", False), id="userspace", marks=pytest.mark.long),
     ],
@@ -183,7 +183,7 @@ def _passed(world: GatewayWorld, party: Party, port: int) -> bool:
 @pytest.mark.req("R1", "RO-8", "RO-10")
 @pytest.mark.parametrize("kind", [Kind("auto", False)], indirect=True, ids=["kernel"])
 @pytest.mark.parametrize("transport", ALL)
-@pytest.mark.parametrize("how", ["drain", "carrier"])
+@pytest.mark.parametrize("how", ["drain", pytest.param("carrier", marks=pytest.mark.long)])
 def test_every_call_gets_one_re_invite_with_new_via_contact_and_addresses(
     world: GatewayWorld, transport: Transport, how: str
 ) -> None:

@@ -23,7 +23,7 @@ from .gateway import INSIDE, GatewayWorld
 from .hosts import Host, wait_until
 from .tap import Tap
 
-pytestmark = pytest.mark.programs("kamailio", "kamailio-tls", "openssl")
+pytestmark = [pytest.mark.programs("kamailio", "kamailio-tls", "openssl"), pytest.mark.long]
 
 KEY = bytes(range(30))
 PORT = 9
@@ -35,7 +35,7 @@ IN_FLIGHT = 400
 "A burst waits while so many packets have not come out yet: the lines need 25 ms, and no queue may overflow."
 
 
-@pytest.fixture(scope="module", params=["auto", pytest.param("userspace", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=["auto", "userspace"])
 def world(directory: Path, request: pytest.FixtureRequest) -> Iterator[GatewayWorld]:
     with GatewayWorld(directory / request.param, {"[media]": {"plane": request.param}}) as world:
         start_servers(world)
