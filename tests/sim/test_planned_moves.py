@@ -9,6 +9,7 @@ import pytest
 from sim.fleet import Fleet
 from sipnemo.media.flow import INSIDE
 from sipnemo.roles.nms.settings import MoveSettings
+from sipnemo.roles.node import Tick
 from sipnemo.sip.message import Request
 from sipnemo.sip.parser import parse
 
@@ -345,3 +346,38 @@ def test_a_doubled_move_outlives_the_death_of_either_path() -> None:
         assert fleet.leaks() == []
         assert not len(fleet.nms_node.doubling)
         assert not len(fleet.nms_node.settling)
+
+
+@pytest.mark.req("R10")
+def test_a_call_that_begins_under_suspicion_is_not_drawn_to_the_copys_path() -> None:
+    """A far end that sends to where the first packet comes from must not learn a path that nobody watches for it."""
+    fleet = Fleet(inside=1, outside=1, nms=DOUBLE)
+    fleet.world.phones.comedia.add("out1")
+    fleet.call("in1", "out1")  # a path without calls is not suspected
+    fleet.uplinks[0].delay = 0.06  # the copies, by the other one, come first
+    nms = fleet.nms_node
+    path = next(path for path in nms.paths.all if path.address == FIRST)
+
+    def late() -> None:
+        nms.doubling.suspect(path, fleet.world.now)  # as a late probe would
+        fleet.nms.handle(Tick())
+
+    late()
+    assert fleet.nms.plane.paths[path.group].also is not None
+    call_id = fleet.dial("in1", "out1")
+
+    def again() -> bool:
+        late()
+        return fleet.up("in1", call_id) and fleet.stream("out1", call_id).latched
+
+    assert fleet.world.run_until(again, 6.0)
+    assert fleet.uplink_of(call_id) == FIRST
+    peer = fleet.stream("out1", call_id).peer
+    assert peer is not None
+    assert peer[0] == FIRST
+    assert fleet.world.run_until(lambda: fleet.nms.plane.paths[path.group].also is None, 30.0)
+    assert fleet.uplink_of(call_id) == FIRST
+    assert len(nms.doubling) == 0  # the calls of the path are all together again
+    assert fleet.talking(call_id, "in1", "out1", span=2.0)
+    fleet.hang_up_everything()
+    assert fleet.leaks() == []

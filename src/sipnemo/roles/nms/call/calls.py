@@ -186,6 +186,8 @@ class Calls:
             path = session.path
             if path.natted:
                 self.node.nat.find_at_home(session)
+            if self.node.doubling.suspects:
+                self.node.doubling.starts(session)
             changes = media.changes(media.plan(path, self.node.paths.all, left))
             for action in changes:
                 self.node.act(action)

@@ -7,6 +7,10 @@ hears. It drops the second copy by its sequence number, with SRTP by its replay 
 A pair of paths has a media group of its own, made when the first call needs it. Each write names what works now: when
 one of the two dies, the pair leaves by what is left. Calls whose two paths differ in address family are not doubled,
 since a peer has one address.
+
+A call whose media begin on a path under suspicion leaves by that path alone until the suspicion is over, in a group
+like a pair's: a far end that sends to where the first packet comes from (RFC 4961, NATs) would choose the copy's path
+for good, and nobody would notice when that one dies.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ FIRST_GROUP: Final = 256
 
 
 class Pair:
-    """Two paths, and the calls whose packets leave by both."""
+    """Two paths, and the calls whose packets leave by both; twice the same path: by that one alone."""
 
     __slots__ = ("group", "new", "old", "sessions", "written")
 
@@ -56,6 +60,11 @@ class Doubling:
         """Group of a pair → address of its new path, for measuring load."""
         return {pair.group: pair.new.address for pair in self._pairs.values()}
 
+    @property
+    def suspects(self) -> bool:
+        """Whether any path is under suspicion."""
+        return bool(self._suspected)
+
     # ------------------------------------------------------------------------------------------------- one call
 
     def begin(self, session: Session, new: Path, now: float) -> None:
@@ -66,16 +75,14 @@ class Doubling:
         if not self._node.settings.move.duplicate or not old.present or old.ipv6 != new.ipv6:
             self.end(session)
             return
-        pair = next((pair for pair in self._pairs.values() if pair.new is new and pair.old is old), None)
-        if pair is None:
-            group = next(n for n in range(FIRST_GROUP, FIRST_GROUP + len(self._pairs) + 1) if n not in self._pairs)
-            pair = self._pairs[group] = Pair(new, old, group)
-            self._write(pair)
-        if media.both != pair.group:
-            self._drop(session)
-            pair.sessions[session] = None
-            media.both = pair.group
+        if self._join(session, new, old):
             self._node.calls.apply_media(session)
+
+    def starts(self, session: Session) -> None:
+        """Media of the call are about to be forwarded for the first time."""
+        path, media = session.path, session.media
+        if media is not None and path in self._suspected and not media.both and not media.flows:
+            self._join(session, path, path)
 
     def end(self, session: Session) -> None:
         """The call's packets leave by its own path alone."""
@@ -85,6 +92,21 @@ class Doubling:
     def forget(self, session: Session) -> None:
         """The call is over."""
         self._drop(session)
+
+    def _join(self, session: Session, new: Path, old: Path) -> bool:
+        media = session.media
+        assert media is not None
+        pair = next((pair for pair in self._pairs.values() if pair.new is new and pair.old is old), None)
+        if pair is None:
+            group = next(n for n in range(FIRST_GROUP, FIRST_GROUP + len(self._pairs) + 1) if n not in self._pairs)
+            pair = self._pairs[group] = Pair(new, old, group)
+            self._write(pair)
+        if media.both == pair.group:
+            return False
+        self._drop(session)
+        pair.sessions[session] = None
+        media.both = pair.group
+        return True
 
     def _drop(self, session: Session) -> bool:
         media = session.media
@@ -119,6 +141,10 @@ class Doubling:
         del self._suspected[path]
         if path.on:
             self._node.act(SetPath(self._node.paths.media_path(path)))
+        for pair in list(self._pairs.values()):
+            if pair.new is path and pair.old is path:
+                for session in list(pair.sessions):
+                    self.end(session)
 
     def paths_changed(self, path: Path) -> None:
         """A path has gone OFF or died: what leaves by it leaves by what works."""
@@ -136,7 +162,7 @@ class Doubling:
 
     def _write(self, pair: Pair) -> None:
         """Both, one of them, or, when neither is there, the best there is."""
-        there = [path for path in (pair.new, pair.old) if path.present]
+        there = [path for path in dict.fromkeys((pair.new, pair.old)) if path.present]
         if not pair.new.works:
             there.sort(key=lambda path: not path.works)  # what works comes first; the other may be silent only
         if not there or not there[0].works:
