@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ import pytest
 from sipnemo.lab import namespace
 
 from .programs import PACKAGES, missing
+
+
+os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
+"Where Kamailio is, and ordinary users do not look."
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -120,7 +120,10 @@ class OfferWatch:
         head, _, rest = message.body.partition("\r\ns=")
         if isinstance(message, Response) and message.status >= 300:
             return
-        version = int(head.partition("o=")[2].split()[2])
+        origin = head.partition("o=")[2].split()
+        if len(origin) < 3 or not origin[2].isdecimal():
+            return  # broken on purpose
+        version = int(origin[2])
         if version < seen.version:
             self._tell(message, f"goes back from version {seen.version} to {version}")
         elif version == seen.version and rest != seen.text:
