@@ -11,7 +11,6 @@ from sipnemo.lab import namespace
 
 from .programs import PACKAGES, missing
 
-
 os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
 "Where Kamailio is, and ordinary users do not look."
 
