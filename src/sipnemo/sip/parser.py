@@ -134,7 +134,11 @@ def _shape(written: tuple[str, ...]) -> _Shape | None:
 
 def _usual(head: str, body: str, limits: Limits) -> Request | Response | None:
     """The message, if nothing in it is out of the ordinary; None: `_unusual` has to say what it is."""
-    start, *lines = head.split("\r\n")
+    lines = head.split("\r\n")
+    joined = "".join(lines)
+    if "\r" in joined or "\n" in joined:
+        return None  # within a header: to the next element it may be a line end
+    start = lines.pop(0)
     count = len(lines)
     # First messages of this kind with so many headers are held against the last one: half the time of reading names.
     shape = _last_shapes.get((start[:11], count))
@@ -145,8 +149,6 @@ def _usual(head: str, body: str, limits: Limits) -> Request | Response | None:
         if len(_last_shapes) >= _MOST_SHAPES:
             _last_shapes.clear()
         _last_shapes[start[:11], count] = shape
-    if head.count("\n") != count or head.count("\r") != count:
-        return None
     via, from_line, to_line, call_id, cseq_line = shape.needed(lines)
     sender, mark, behind = via.partition(";branch=")
     sent_by = _usual_sender(sender)
