@@ -6,6 +6,7 @@ once. Text is Latin-1, one character per octet, so that every octet survives.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -87,6 +88,9 @@ def split_list(value: str) -> list[str]:
     return [part for part in parts if part]
 
 
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.S)
+
+
 def end_of_uri(value: str) -> int:
     """Where the `>` of a name-addr stands; -1 when the URI is not in angle brackets (RFC 3261 §20.10).
 
@@ -94,9 +98,10 @@ def end_of_uri(value: str) -> int:
     """
     at = 0
     if value.startswith('"'):
-        at = 1
-        while at < len(value) and value[at] != '"':
-            at += 2 if value[at] == "\\" else 1
+        name = _QUOTED.match(value)
+        if name is None:
+            return -1
+        at = name.end()
     opened = value.find("<", at)
     if opened < 0 or value.find(";", at, opened) > -1:
         return -1
