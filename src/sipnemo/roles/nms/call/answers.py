@@ -284,10 +284,11 @@ class Answers:
     def _fork_ended(self, session: Session, ended: Dialog | None, now: float) -> bool:
         """One of several dialogs is over; whether the call goes on in another (RFC 3261 §13.2.2.4)."""
         if ended is not None:
-            ended.answer = ""
+            ended.over = True
         if ended is not session.dialog:
             return True
-        other = next((dialog for dialog in session.dialogs.values() if dialog.answer), None)
+        forks = session.dialogs.values()
+        other = next((fork for fork in forks if fork.answer and fork.confirmed and not fork.over), None)
         if other is None or session.media is None:
             return False
         session.dialog, session.remote_value = other, f"{session.to_value};tag={other.remote_tag}"

@@ -186,6 +186,8 @@ class InDialog:
         if session is None or dialog is None:
             return
         session.acknowledged = True
+        if dialog.answer:
+            dialog.confirmed = True
         node.calls.unacknowledged.pop(session, None)
         if session.ack_awaited_until:
             session.ack_awaited_until = 0.0

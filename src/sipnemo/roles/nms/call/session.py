@@ -33,8 +33,10 @@ class Dialog:
 
     __slots__ = (
         "answer",
+        "confirmed",
         "next_hop",
         "other_hop",
+        "over",
         "received_from_cn",
         "received_from_mn",
         "remote_tag",
@@ -48,6 +50,10 @@ class Dialog:
         self.remote_tag = remote_tag
         self.answer = ""
         "Its session description, when it has answered after another fork whose description is in force."
+        self.confirmed = False
+        "And the SIP-MN has acknowledged that."
+        self.over = False
+        "It was one of several, and has had its BYE."
         self.target = target
         "Remote target: the SIP-CN's Contact URI, refreshed by its target refresh requests."
         self.routes = routes
