@@ -18,7 +18,8 @@ from .pjsip import Pjsip
 pytestmark = pytest.mark.programs("baresip", "kamailio", "kamailio-tls", "openssl")
 
 BOTH_WAYS = pytest.mark.parametrize(
-    ("caller", "called"), [pytest.param("dave", "bob", id="in"), pytest.param("alice", "carol", id="out")]
+    ("caller", "called"),
+    [pytest.param("dave", "bob", id="in", marks=pytest.mark.long), pytest.param("alice", "carol", id="out")],
 )
 CUTS = pytest.mark.parametrize("how", ["carrier", pytest.param("silent", marks=pytest.mark.long)])
 

@@ -18,7 +18,9 @@ from .tap import Direction
 pytestmark = pytest.mark.programs("baresip", "kamailio", "kamailio-tls", "openssl")
 
 one_plane = pytest.mark.parametrize("world", ["auto"], indirect=True)
-both_planes = pytest.mark.parametrize("world", ["auto", "userspace"], indirect=True)
+both_planes = pytest.mark.parametrize(
+    "world", ["auto", pytest.param("userspace", marks=pytest.mark.long)], indirect=True
+)
 
 
 @pytest.fixture(scope="module")

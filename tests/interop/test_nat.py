@@ -74,7 +74,7 @@ def test_a_nat_that_keeps_ports_needs_nothing_of_the_far_end(kept: NatWorld) -> 
 
 
 @pytest.mark.req("R13", "R7", "MH-3", "RO-10")
-@pytest.mark.parametrize("dead", ["up", "down"])
+@pytest.mark.parametrize("dead", ["up", pytest.param("down", marks=pytest.mark.long)])
 def test_a_path_that_is_dead_in_one_direction_is_left_and_the_other_direction_loses_nothing(
     kept: NatWorld, dead: Direction
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_path_that_is_dead_in_one_direction_is_left_and_the_other_direction_lo
 
 
 @pytest.mark.req("R6", "R7", "R10", "RO-10")
-@pytest.mark.parametrize("inward", [False, True], ids=["out", "in"])
+@pytest.mark.parametrize("inward", [pytest.param(False, id="out"), pytest.param(True, id="in", marks=pytest.mark.long)])
 def test_calls_move_between_symmetric_nats(changed: NatWorld, inward: bool) -> None:
     with changed.phone("mn", "alice") as alice, changed.phone("cn", "bob", "--symmetric") as bob:
         alice.wait_for("registered")

@@ -98,7 +98,9 @@ def test_a_call_on_hold_moves_and_is_resumed(world: GatewayWorld, transport: Tra
 
 
 @pytest.mark.req("R5")
-@pytest.mark.parametrize("asking", ["alice", "carol", pytest.param("alice carol", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "asking", ["alice", *(pytest.param(names, marks=pytest.mark.long) for names in ("carol", "alice carol"))]
+)
 @pytest.mark.parametrize("method", ["INVITE", pytest.param("UPDATE", marks=pytest.mark.long)])
 @transports
 def test_an_offer_of_the_phones_meets_the_move(
