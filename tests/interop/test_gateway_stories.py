@@ -115,13 +115,23 @@ def test_calls_put_on_hold_and_taken_up_again_while_they_move(world: GatewayWorl
             holder.phone.hold()
         wait_until(lambda: {int(call["eface_id"]) for call in world.sessions()} == {2}, 10, "both calls to move")
         for holder, other in ((alice, carol), (dave, bob)):
-            wait_until(lambda h=holder, o=other: agreed(h, o, "sendonly", "recvonly"), 10, "hold to be agreed")  # type: ignore[misc]
+            hold_at_last(holder, other)
             holder.phone.resume()
             wait_until(lambda h=holder, o=other: agreed(h, o, "sendrecv", "sendrecv"), 10, "its end")  # type: ignore[misc]
         for far in (carol, dave):
             assert f"c=IN IP4 {UPLINKS['uplink2']}" in described(far, "in")[-1]
         hang_up(carol, alice)
         hang_up(bob, dave)
+
+
+def hold_at_last(holder: Party, other: Party) -> None:
+    """A far end whose re-INVITE meets ours gets a 491 (RFC 3261 §14.2), and baresip does not try again by itself."""
+    try:
+        wait_until(lambda: agreed(holder, other, "sendonly", "recvonly"), 4, "hold to be agreed")
+    except AssertionError:
+        holder.phone.resume()
+        holder.phone.hold()
+        wait_until(lambda: agreed(holder, other, "sendonly", "recvonly"), 10, "hold to be agreed at the second attempt")
 
 
 @pytest.mark.req("MH-12", "R3")
