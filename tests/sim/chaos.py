@@ -23,6 +23,8 @@ REST = 15.0
 "Seconds after the last failure has been mended within which everything flows again."
 HEARD = 4.0
 "Seconds at the end in which media are counted."
+SETTLED = 1.0
+"More seconds for a call that is moving when it is looked at: its re-INVITE has been lost, and is sent again."
 FORGOTTEN_AFTER = 260.0
 "Seconds in which every timer of every half-made call has run out: Timer C, CANCEL, and what follows."
 GOODBYES = 40.0
@@ -302,10 +304,23 @@ class Run:
                     self.outcome.broken.append(f"{call.call_id[:8]}: {name} hears {heard} packets in {HEARD:.0f} s")
 
     def _check_agreement(self) -> None:
-        """Both ends have the same idea of who speaks to whom (R5)."""
-        for call in self.calls:
-            if call.up and call.hung_up_at is None:
-                self.outcome.broken += self.fleet.disagreements(call.call_id, call.caller, call.callee)
+        """Both ends have the same idea of who speaks to whom (R5).
+
+        Loss may look like a dead path at any time, so a call may be moving just now: it is looked at again, once.
+        """
+        moving = [call for call in self._going_on() if self.fleet.moving(call.call_id) and self._disagreements(call)]
+        if moving:
+            self.tell(f"moving just now: {', '.join(call.call_id[:8] for call in moving)}")
+            self.world.run(SETTLED)
+            self._look()
+        for call in self._going_on():
+            self.outcome.broken += self._disagreements(call)
+
+    def _going_on(self) -> list[Placed]:
+        return [call for call in self.calls if call.up and call.hung_up_at is None]
+
+    def _disagreements(self, call: Placed) -> list[str]:
+        return self.fleet.disagreements(call.call_id, call.caller, call.callee)
 
     def _check_goodbyes(self, since: float = GOODBYES) -> None:
         for call in self.calls:

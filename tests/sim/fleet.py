@@ -202,6 +202,10 @@ class Fleet:
                 return session.path.media_host
         return ""
 
+    def moving(self, call_id: str) -> bool:
+        """Whether a call is on its way to another path."""
+        return any(session.call_id == call_id and session.move is not None for session in self.nms_node.calls.open)
+
     @property
     def nms_node(self) -> MobilityServer:
         assert isinstance(self.nms.node, MobilityServer)

@@ -59,3 +59,10 @@ def test_no_call_is_lost_while_a_path_is_on_and_nothing_leaks(capsys: pytest.Cap
     # That random failures do not hide everything behind calls that never came about:
     assert ONE or up > 0.8 * calls
     assert ONE or moves > len(outcomes)
+
+
+def test_a_call_that_moves_while_it_is_looked_at_is_looked_at_again() -> None:
+    """Loss has put a path OFF two seconds before the end, and the first two re-INVITEs are lost."""
+    outcome = play(6346)
+    assert not outcome.broken
+    assert any("moving just now" in text for text in outcome.told)
