@@ -150,6 +150,7 @@ def test_a_nat_that_forgets_costs_no_call(changed: NatWorld) -> None:
     wait_until(lambda: not changed.rows("sessions"), 10, "the calls to be over")
 
 
+@pytest.mark.long
 @pytest.mark.req("R10")
 def test_a_held_call_outlives_the_memory_of_the_nat(changed: NatWorld) -> None:
     with changed.phone("mn", "alice") as alice, changed.phone("cn", "bob", "--symmetric") as bob:
