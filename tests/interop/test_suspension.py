@@ -27,8 +27,8 @@ def world(directory: Path) -> Iterator[GatewayWorld]:
 
 
 def cut_everything(world: GatewayWorld) -> None:
-    # The idle one first: a re-INVITE sent into a dying link may lie in the kernel, for want of a neighbour's address, and
-    # arrive a second late. PJSIP takes it then, although its CSeq is lower than the last (RFC 3261 §12.2.2).
+    # The idle one first: a re-INVITE sent into a dying link may lie in the kernel, for want of a neighbour's address,
+    # and arrive a second late. PJSIP takes it then, although its CSeq is lower than the last (RFC 3261 §12.2.2).
     for line in ("uplink2", "uplink1"):
         world.cut(line, "carrier")
     wait_until(lambda: not world.paths_on(), 10, "no path to be ON")
