@@ -10,12 +10,12 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
+from .events import Event, TellsEvents
 from .hosts import Host, wait_until
 from .programs import Certificates, Transport
 
-Event = dict[str, Any]
 AnswerMode = Literal["auto", "manual", "early"]
 
 CONFIG = """\
@@ -56,7 +56,7 @@ def module_path() -> Path:
 
 
 @dataclass
-class Baresip:
+class Baresip(TellsEvents):
     """One phone with one account `sip:user@domain`."""
 
     host: Host
@@ -146,25 +146,6 @@ class Baresip:
     def resume(self) -> None:
         self._command("resume")
 
-    def wait_for(self, kind: str, timeout: float = 15.0, number: int = 1) -> Event:
-        """Wait for the `number`th event of this type since the start: CALL_ESTABLISHED, CALL_CLOSED, …"""
-
-        def seen() -> Event | None:
-            self._read(0.02)
-            assert self._process.poll() is None, f"baresip ended:\n{self.log.read_text()[-3000:]}"
-            found = [event for event in self.events if event["type"] == kind]
-            return found[number - 1] if len(found) >= number else None
-
-        try:
-            return wait_until(seen, timeout, f"{kind} at baresip {self.user}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}; events: {[event['type'] for event in self.events]}") from None
-
-    def count(self, kind: str) -> int:
-        """How many events of this type have come so far."""
-        self._read(0.0)
-        return sum(event["type"] == kind for event in self.events)
-
     def _account(self) -> str:
         scheme = f"<sip:{self.user}@{self.domain};transport={self.transport}>"
         parts = [scheme, f"auth_user={self.user}", f"auth_pass={self.password}", f"answermode={self.answer_mode}"]
@@ -191,6 +172,9 @@ class Baresip:
     def _answer(self, token: str) -> Event | None:
         self._read(0.02)
         return self._answers.pop(token, None)
+
+    def _tail(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
 
     def _read(self, patience: float) -> None:
         """Take in what the control connection has to say."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .baresip import AnswerMode, Event
+from .baresip import AnswerMode
+from .events import Event, TellsEvents
 from .hosts import Host, wait_until
 from .programs import Certificates, Transport
 
@@ -19,7 +20,7 @@ AGENT = Path(__file__).with_name("pjsip_agent.py")
 
 
 @dataclass
-class Pjsip:
+class Pjsip(TellsEvents):
     """One phone with one account `sip:user@domain`."""
 
     host: Host
@@ -119,25 +120,6 @@ class Pjsip:
     def update(self) -> None:
         """The same by UPDATE (RFC 3311)."""
         self._as_soon_as_allowed("update")
-
-    def wait_for(self, kind: str, timeout: float = 15.0, number: int = 1) -> Event:
-        """Wait for the `number`th event of this type since the start: CALL_ESTABLISHED, CALL_CLOSED, …"""
-
-        def seen() -> Event | None:
-            self._read(0.02)
-            assert self._process.poll() is None, f"PJSIP ended:\n{self._tail()}"
-            found = [event for event in self.events if event["type"] == kind]
-            return found[number - 1] if len(found) >= number else None
-
-        try:
-            return wait_until(seen, timeout, f"{kind} at PJSIP {self.user}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}; events: {[event['type'] for event in self.events]}") from None
-
-    def count(self, kind: str) -> int:
-        """How many events of this type have come so far."""
-        self._read(0.0)
-        return sum(event["type"] == kind for event in self.events)
 
     def _command(self, name: str, **facts: Any) -> None:
         error = self._tried(name, **facts)
