@@ -292,6 +292,7 @@ class Request(Message):
         cseq: int = 0,
         cseq_method: str = "",
     ) -> None:
+        # Request and Response each set all of it: one more call for every message shows in the cost of a call.
         self.names = names
         self.lines = lines
         self.body = body
